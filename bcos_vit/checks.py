@@ -1,0 +1,51 @@
+"""Questions every door asks of its input, and the sentences it answers with. Imports nothing of the project."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+from torch import Tensor
+
+VALUE_SLACK = 1e-3
+"""How far outside [0, 1] an image value may lie: room for interpolation and rounding."""
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """Say which valid name was probably meant: ``", did you mean 'x'?"``, or list them all where none is near."""
+    options = sorted(valid)
+    close = difflib.get_close_matches(name, options, n=1)
+    return f", did you mean {close[0]!r}?" if close else f"; valid are: {', '.join(options)}"
+
+
+def reject_unknown(kind: str, given: Iterable[str], valid: Iterable[str]) -> None:
+    """Raise ``TypeError`` for the first name in ``given`` that is not in ``valid``.
+
+    >>> reject_unknown("spec field", ["patchsize"], ["patch_size", "width"])
+    Traceback (most recent call last):
+    TypeError: unknown spec field 'patchsize', did you mean 'patch_size'?
+    """
+    options = set(valid)
+    for name in given:
+        if name not in options:
+            raise TypeError(f"unknown {kind} {name!r}{nearest(name, options)}")
+
+
+def check_values(images: Tensor) -> None:
+    """Raise ``ValueError`` unless every value of ``images`` is finite and within [0, 1] by :data:`VALUE_SLACK`.
+
+    Parameters
+    ----------
+    images
+        (B, 3, H, W) or any other shape, floating point.
+    """
+    if images.numel() == 0:
+        raise ValueError(f"there are no images to look at: the shape is {tuple(images.shape)}")
+    lowest, highest = (float(v) for v in images.detach().aminmax())
+    if lowest != lowest or highest != highest:
+        raise ValueError("images hold NaN: mend or drop them before they reach the model")
+    if lowest < -VALUE_SLACK or highest > 1 + VALUE_SLACK:
+        raise ValueError(
+            f"image values must lie in [0, 1], found {lowest:.4g} to {highest:.4g}: give RGB images as "
+            "`model.transform` makes them, without subtracting a mean or dividing by a standard deviation"
+        )

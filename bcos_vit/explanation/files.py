@@ -1,0 +1,40 @@
+"""Explanations on disk: one safetensors file, in which every field is a tensor."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from bcos_vit.atomic import replacing
+
+FORMAT = "bcos_vit explanation 1"
+SUFFIX = ".safetensors"
+
+
+def write(path: str | os.PathLike[str], tensors: dict[str, Tensor], method: str, cost: float) -> None:
+    """Write an explanation's tensors, method and cost; ``ValueError`` for another suffix, ``OSError`` if it fails."""
+    if Path(path).suffix != SUFFIX:
+        raise ValueError(f"explanations are saved as {SUFFIX}, found {os.fspath(path)}")
+    with replacing(path) as temporary:
+        # Copies, since fields may share memory, which the format cannot express.
+        copies = {name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}
+        save_file(copies, temporary, {"format": FORMAT, "method": method, "cost": repr(cost)})
+
+
+def read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], str, float]:
+    """Tensors, method and cost of a file of :func:`write`; ``ValueError`` for any other file."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"there is no explanation file {os.fspath(path)}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    except SafetensorError as error:
+        raise ValueError(f"{os.fspath(path)} is not a safetensors file: {error}") from error
+    if metadata.get("format") != FORMAT:
+        raise ValueError(f"{os.fspath(path)} holds no explanation: its format is {metadata.get('format')!r}")
+    return tensors, metadata["method"], float(metadata["cost"])

@@ -1,0 +1,145 @@
+"""The linear map of a prediction: one frozen forward pass, whose every row is one input-only backward pass away.
+
+Explaining needs of a model no more than ``encode`` and ``forward_encoded``, and layers that freeze their weights.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol, cast
+
+import torch
+from torch import Tensor, nn
+
+from bcos_vit.checks import check_values
+from bcos_vit.explanation.targets import Target, resolve
+from bcos_vit.layers.mode import at_least_float32, recording
+
+
+class Explainable(Protocol):
+    """A model that encodes images itself and is dynamic linear in the encoding."""
+
+    def encode(self, images: Tensor) -> Tensor: ...
+    def forward_encoded(self, encoded: Tensor) -> Tensor: ...
+
+
+class Row(NamedTuple):
+    """One row of the map for every image, and what the constants added to its logit."""
+
+    weights: Tensor
+    """(B, C, H, W), in the precision of the model."""
+    constants: dict[str, Tensor]
+    """Name -> (B,), in float32 at least; in the order in which the forward pass added them."""
+
+
+class LinearMap:
+    """A batch of predictions, each collapsed to ``logits = W encoded + constants``. Made by :func:`collapse`.
+
+    It holds the graph of one forward pass: drop it to free the memory.
+
+    Attributes
+    ----------
+    logits
+        (B, K), bias included, detached.
+    encoded
+        (B, C, H, W), what W multiplies, detached.
+    """
+
+    def __init__(self, encoded: Tensor, logits: Tensor, terms: list[tuple[str, Tensor]]) -> None:
+        self._encoded = encoded
+        self._logits = logits
+        self._terms = terms
+        self.encoded = encoded.detach()
+        self.logits = logits.detach()
+
+    def row_of(self, coefficients: Tensor) -> Row:
+        """The row of any combination of logits, from one backward pass.
+
+        Parameters
+        ----------
+        coefficients
+            (B, K): for every image, the weights of the logits in what is explained.
+        """
+        leaves = [self._encoded, *(leaf for _, leaf in self._terms)]
+        with torch.inference_mode(False):
+            weights, *slopes = torch.autograd.grad(self._logits, leaves, coefficients, retain_graph=True)
+        constants: dict[str, Tensor] = {}
+        for (name, leaf), slope in zip(self._terms, slopes, strict=True):
+            wide = at_least_float32(leaf.dtype)
+            share = (slope.to(wide) * leaf.detach().to(wide)).flatten(1).sum(1)
+            constants[name] = constants[name] + share if name in constants else share
+        return Row(weights, constants)
+
+    def rows(self, target: Target = None) -> Tensor:
+        """Rows of the map, (B, C, H, W), or (B, T, C, H, W) for several targets per image.
+
+        Raises as :func:`~bcos_vit.explanation.targets.resolve` does for a target that does not fit.
+        """
+        resolved = resolve(target, self.logits)
+        rows = [self.row_of(coefficients).weights for coefficients in resolved.coefficients(self.logits)]
+        return rows[0] if resolved.classes.dim() == 1 else torch.stack(rows, dim=1)
+
+    def matrix(self) -> Tensor:
+        """The whole map, (B, K, C, H, W), at K backward passes: for small models and few classes."""
+        batch, classes = self.logits.shape
+        return self.rows(torch.arange(classes).expand(batch, classes))
+
+
+def collapse(model: nn.Module, images: Tensor, *, check_values: bool = True) -> LinearMap:
+    """Collapse a dynamic-linear model to one linear map per image.
+
+    Nothing is left behind: the caller's tensors keep ``requires_grad`` and ``.grad``, the model keeps its mode. Works
+    inside ``torch.inference_mode`` and ``torch.no_grad``, in threads, and on compiled, DDP and Lightning wrappers.
+
+    Parameters
+    ----------
+    model
+        A B-cos model, or anything with ``encode`` and ``forward_encoded`` made of layers that freeze.
+    images
+        (B, 3, H, W) RGB in [0, 1], on the model's device.
+    check_values
+        Look for NaN and values outside [0, 1] first.
+
+    Raises
+    ------
+    TypeError
+        If the model is not dynamic linear, or no model at all.
+    ValueError
+        If the images do not fit, or the model would drop units at random.
+    """
+    inner = _explainable(model)
+    if check_values:
+        _check_values(images)
+    with torch.inference_mode(False), torch.enable_grad():
+        encoded = inner.encode(images.detach()).detach().requires_grad_()
+        with recording(len(encoded)) as recorder:
+            logits = inner.forward_encoded(encoded)
+    return LinearMap(encoded, logits, recorder.terms)
+
+
+_check_values = check_values  # collapse has an argument of that name
+
+_WRAPPED_AS = ("module", "model", "net", "_orig_mod")
+_DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
+
+
+def _explainable(model: nn.Module) -> Explainable:
+    """The model inside compiled, DDP and Lightning wrappers, if it can be explained."""
+    inner: object = model
+    while not (hasattr(inner, "encode") and hasattr(inner, "forward_encoded")):
+        inner = next((m for m in (getattr(inner, n, None) for n in _WRAPPED_AS) if isinstance(m, nn.Module)), None)
+        if inner is None:
+            raise TypeError(f"{type(model).__name__} cannot be explained: it has no encode and forward_encoded")
+    if not getattr(inner, "dynamic_linear", True):
+        raise TypeError(
+            "this is a conventional model, not dynamic linear: it has no linear map to read off. Compare it with "
+            "post-hoc methods (bcos_vit.attribution, in a later release) or explain a B-cos model"
+        )
+    module = cast(nn.Module, inner)
+    if any(isinstance(m, _DROPOUT) and m.training and m.p > 0 for m in module.modules()):
+        raise ValueError("the model drops units at random in training mode: call model.eval() before explaining it")
+    if any(p.is_inference() for p in module.parameters()):
+        raise ValueError(
+            "the model's weights were made under torch.inference_mode and cannot be differentiated: build or load "
+            "the model outside of it (explaining inside is fine)"
+        )
+    return cast(Explainable, inner)

@@ -1,0 +1,182 @@
+"""The result: an explanation that carries its own ledger, ``logit = image + position + bias``."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bcos_vit.explanation import colour, files, plot
+from bcos_vit.layers.mode import at_least_float32
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+TOLERANCES = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 2e-2}
+"""Largest relative residual that :meth:`Explanation.check` accepts, by the precision of the logits."""
+
+
+class LedgerError(ArithmeticError):
+    """The lines of a ledger do not add up to the logit."""
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """Explanations of a batch: parallel tensors that slice together. With T targets per image, T follows B.
+
+    Everything is detached and on the device of the model. An index drops the batch axis, a slice keeps it.
+    """
+
+    images: Tensor
+    """(B, 3, H, W) RGB in [0, 1], what was explained."""
+    target: Tensor
+    """(B,) class numbers."""
+    logit: Tensor
+    """(B,), bias included; for a contrast the difference of two."""
+    probability: Tensor | None
+    """(B,) in [0, 1]; None for a contrast."""
+    contributions: Tensor
+    """(B, H, W), signed: what each pixel adds to the logit."""
+    magnitude: Tensor
+    """(B,) sum of |c_i logit_i| over the logits that are combined: the scale of the relative residual."""
+    constants: dict[str, Tensor] = field(default_factory=dict)
+    """Name -> (B,): what was added and is not the image. Only terms that exist, of "position" and "bias"."""
+    weights: Tensor | None = None
+    """(B, 6, H, W), the row of the linear map; None for post-hoc methods."""
+    against: Tensor | None = None
+    """(B,) the other class of a contrast."""
+    tokens: Tensor | None = None
+    """(B, h, w) relevance before up-sampling, for methods that have it."""
+    method: str = "inherent"
+    cost: float = 0.0
+    """In forward passes of the model per batch; an input-only backward pass counts as one."""
+
+    @property
+    def image(self) -> Tensor:
+        """(B,) the image's own part of the logit: the sum of the contributions."""
+        return self.contributions.sum((-2, -1))
+
+    @property
+    def residual(self) -> Tensor:
+        """(B,) logit - image - constants: zero, up to rounding, for an exact explanation."""
+        return self.logit.to(self.contributions.dtype) - self.image - self._total(self.constants)
+
+    @property
+    def relative_residual(self) -> Tensor:
+        """(B,) |residual| / max(|image| + sum |constants|, sum |c_i logit_i|); 0/0 = 0."""
+        lines = self.image.abs() + self._total({n: c.abs() for n, c in self.constants.items()})
+        scale = torch.maximum(lines, self.magnitude.to(lines.dtype))
+        return torch.where(self.residual == 0, 0.0, self.residual.abs() / scale)
+
+    @property
+    def image_share(self) -> Tensor:
+        """(B,) |image| / (|image| + |position|) in [0, 1]; exactly 1 without a position term. The bias is no part.
+
+        A share of the *encoded* image: the constant one in [x, 1 - x] is credited to the pixel.
+        """
+        image = self.image.abs()
+        position = self.constants["position"].abs() if "position" in self.constants else torch.zeros_like(image)
+        return torch.where(position == 0, 1.0, image / (image + position))
+
+    def check(self, tolerance: float | None = None) -> Explanation:
+        """Raise :class:`LedgerError` unless every relative residual is within ``tolerance``; return the explanation.
+
+        The default is 1e-5 for logits in float32, 1e-12 in float64 and 2e-2 in bfloat16 and float16.
+        """
+        allowed = TOLERANCES[self.logit.dtype] if tolerance is None else tolerance
+        relative = self.relative_residual.flatten()
+        wrong = ~(relative <= allowed)  # so that NaN is wrong
+        if wrong.any():
+            worst = int(torch.where(relative.isnan(), torch.inf, relative).argmax())
+            lines = {"logit": self.logit, "image": self.image} | self.constants
+            ledger = ", ".join(f"{name} {float(line.flatten()[worst]):.6g}" for name, line in lines.items())
+            raise LedgerError(
+                f"{int(wrong.sum())} of {relative.numel()} ledgers do not close within {allowed:g}; the worst, "
+                f"number {worst}, leaves a relative residual of {float(relative[worst]):.3g}: {ledger}"
+            )
+        return self
+
+    def colour(self, smooth: int = 15, percentile: float = 99.5) -> Tensor:
+        """The rows as colour images, (B, 4, H, W) RGBA in [0, 1].
+
+        Parameters
+        ----------
+        smooth
+            Side of the box in pixels over which the opacity is averaged: odd, or 0 for none.
+        percentile
+            Of the opacity, in (0, 100], that becomes fully opaque.
+
+        Raises
+        ------
+        ValueError
+            For a method without rows, or an argument out of range.
+        """
+        if self.weights is None:
+            raise ValueError(f"method {self.method!r} has no rows to colour: show its contributions instead")
+        return colour.render(self.weights, self.contributions, smooth, percentile)
+
+    def plot(self, *, class_names: Sequence[str] | None = None, smooth: int = 15, percentile: float = 99.5) -> Figure:
+        """Draw image, contribution map, colour explanation and ledger, one row per image and target.
+
+        All maps share one colour scale. Needs matplotlib (``pip install bcos_vit[plot]``); nothing is shown or saved.
+        """
+        return plot.draw(self, class_names, smooth, percentile)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write every field to a ``.safetensors`` file, whole or not at all."""
+        files.write(path, self._fields(), self.method, self.cost)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Explanation:
+        """Read what :meth:`save` wrote; ``ValueError`` in a sentence for any other file."""
+        tensors, method, cost = files.read(path)
+        constants = {name.removeprefix(_CONSTANT): t for name, t in tensors.items() if name.startswith(_CONSTANT)}
+        fields = {name: t for name, t in tensors.items() if not name.startswith(_CONSTANT)}
+        return cls(**fields, constants=constants, method=method, cost=cost)
+
+    def numpy(self) -> dict[str, np.ndarray]:
+        """Every field and every line of the ledger as arrays, named as here; constants as ``constants.<name>``."""
+        derived = {"image": self.image, "residual": self.residual, "relative_residual": self.relative_residual}
+        tensors = self._fields() | derived | {"image_share": self.image_share}
+        return {n: (t.float() if t.dtype == torch.bfloat16 else t).cpu().numpy() for n, t in tensors.items()}
+
+    def to(self, device: torch.device | str) -> Explanation:
+        """The same explanation on another device."""
+        return self._apply(lambda t: t.to(device))
+
+    def __len__(self) -> int:
+        self._require_batch()
+        return len(self.images)
+
+    def __getitem__(self, index: int | slice) -> Explanation:
+        self._require_batch()
+        if not isinstance(index, int | slice):
+            raise TypeError(f"index an explanation with a number or a slice, found {type(index).__name__}")
+        return self._apply(lambda t: t[index])
+
+    def _require_batch(self) -> None:
+        if self.images.dim() == 3:
+            raise TypeError("this is the explanation of a single image: it has no batch axis to count or index")
+
+    def _fields(self) -> dict[str, Tensor]:
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        tensors = {name: value for name, value in values.items() if isinstance(value, Tensor)}
+        return tensors | {f"{_CONSTANT}{name}": constant for name, constant in self.constants.items()}
+
+    def _apply(self, function: Callable[[Tensor], Tensor]) -> Explanation:
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        changed = {name: function(value) for name, value in values.items() if isinstance(value, Tensor)}
+        constants = {name: function(value) for name, value in self.constants.items()}
+        return dataclasses.replace(self, **changed, constants=constants)
+
+    def _total(self, terms: dict[str, Tensor]) -> Tensor:
+        return sum(terms.values(), torch.zeros_like(self.logit, dtype=at_least_float32(self.logit.dtype)))
+
+
+_CONSTANT = "constants."

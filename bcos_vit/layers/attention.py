@@ -1,0 +1,57 @@
+"""Multi-head self-attention: while explaining, the attention matrix is a constant and the values pass through it."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bcos_vit.layers.mode import freeze
+from bcos_vit.layers.position import Rotation, rotate
+
+PRIOR_STD = 1.0
+"""Spread of a learned prior's start: from zero it did not train in a small trial."""
+
+
+class Attention(nn.Module):
+    """``project(softmax(q k^T / sqrt(d) + prior) v)`` of the normalised tokens, (B, N, D) -> (B, N, D).
+
+    Queries and keys are one plain linear map without bias; they need no gradient while explaining, so they are
+    computed apart from the values.
+
+    Parameters
+    ----------
+    width, heads
+        D and H; the caller has seen to it that H divides D.
+    norm, value, project
+        The modules around the attention matrix, each (B, N, D) -> (B, N, D): the B-cos and the conventional
+        family differ in these alone.
+    prior_tokens
+        N of a learned N x N table per head that is added to the attention logits, or None for no table.
+    """
+
+    def __init__(
+        self, width: int, heads: int, *, norm: nn.Module, value: nn.Module, project: nn.Module, prior_tokens: int | None
+    ) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = norm
+        self.query_key = nn.Linear(width, 2 * width, bias=False)
+        self.value = value
+        self.project = project
+        self.prior: nn.Parameter | None = None
+        if prior_tokens is not None:
+            self.prior = nn.Parameter(PRIOR_STD * torch.randn(heads, prior_tokens, prior_tokens))
+
+    def forward(self, x: Tensor, turn: Rotation | None = None) -> Tensor:
+        x = self.norm(x)
+        q, k = (self._split(t) for t in self.query_key(x).chunk(2, dim=-1))
+        q, k = freeze(q), freeze(k)
+        if turn is not None:
+            q, k = rotate(q, turn), rotate(k, turn)
+        prior = None if self.prior is None else freeze(self.prior).to(q.dtype)
+        mixed = F.scaled_dot_product_attention(q, k, self._split(self.value(x)), attn_mask=prior)
+        return self.project(mixed.transpose(1, 2).flatten(2))
+
+    def _split(self, t: Tensor) -> Tensor:
+        return t.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, N, D) -> (B, H, N, d)

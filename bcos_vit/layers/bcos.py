@@ -1,0 +1,285 @@
+"""The B-cos transform, linear and convolutional: ``y = |cos(x, w)|^(B-1) * w.x`` with rows ``w`` of unit norm.
+
+B. Boehle, M. Fritz, B. Schiele, "B-cos Networks", CVPR 2022, arXiv 2205.10268, eq. 3 and 10; stabilising terms as in
+the B-cos v2 release. There are two rules for one forward pass:
+
+* *learning*: an autograd function whose backward is the closed form of the true gradient, in as few passes over
+  memory as it takes. It is differentiable once, and refuses to be differentiated twice.
+* *explaining* (inside :func:`~bcos_vit.layers.mode.frozen`): ordinary tensor operations in which |cos| and the norm
+  are frozen, so that autograd prunes the weights' gradients when only the image's are asked for, and can
+  differentiate again.
+
+MaxOut (M > 1): unit o answers with the largest of rows ``o*M ... o*M+M-1``; the winner is a constant by nature.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from bcos_vit.layers.mode import at_least_float32, freeze, is_frozen
+
+COSINE_EPS = 1e-6
+"""Added to |cos| before a power other than 1, so that its slope stays finite at zero (as published)."""
+
+
+class Map(Protocol):
+    """A linear map ``x, w -> l``, the norm of what each output sees, and the transposes of both."""
+
+    axis: int
+
+    def __call__(self, x: Tensor, w: Tensor) -> Tensor: ...
+    def norm(self, x: Tensor) -> Tensor: ...
+    def input_gradient(self, g: Tensor, x: Tensor, w: Tensor) -> Tensor: ...
+    def weight_gradient(self, g: Tensor, x: Tensor, w: Tensor) -> Tensor: ...
+    def add_norm_gradient(self, dx: Tensor, g: Tensor, x: Tensor) -> Tensor: ...
+    def per_unit(self, n: Tensor, units: int) -> Tensor: ...
+    def sum_units(self, t: Tensor) -> Tensor: ...
+
+
+class Dense(NamedTuple):
+    """(..., I) -> (..., O) with weight (O, I); the norm is (..., 1)."""
+
+    axis: int = -1
+
+    def __call__(self, x: Tensor, w: Tensor) -> Tensor:
+        return F.linear(x, w)
+
+    def norm(self, x: Tensor) -> Tensor:
+        return torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=at_least_float32(x.dtype)) + 1e-12
+
+    def input_gradient(self, g: Tensor, x: Tensor, w: Tensor) -> Tensor:
+        return g @ w
+
+    def weight_gradient(self, g: Tensor, x: Tensor, w: Tensor) -> Tensor:
+        return g.reshape(-1, g.shape[-1]).T @ x.reshape(-1, x.shape[-1])
+
+    def add_norm_gradient(self, dx: Tensor, g: Tensor, x: Tensor) -> Tensor:
+        return dx.addcmul(x, g.to(x.dtype))
+
+    def per_unit(self, n: Tensor, units: int) -> Tensor:
+        return n
+
+    def sum_units(self, t: Tensor) -> Tensor:
+        return t.sum(-1, keepdim=True)
+
+
+class Convolution(NamedTuple):
+    """(B, C, H, W) -> (B, O, H', W') with weight (O, C/groups, kh, kw) and zero padding; the norm is (B, G, H', W')."""
+
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    groups: int
+    kernel: tuple[int, int]
+    axis: int = 1
+
+    def __call__(self, x: Tensor, w: Tensor) -> Tensor:
+        return F.conv2d(x, w, None, self.stride, self.padding, 1, self.groups)
+
+    def _ones(self, like: Tensor) -> Tensor:
+        return like.new_ones(self.groups, 1, *self.kernel)
+
+    def norm(self, x: Tensor) -> Tensor:
+        wide = x.to(at_least_float32(x.dtype))
+        squares = wide.square().unflatten(1, (self.groups, -1)).sum(2)
+        sums = F.conv2d(squares, self._ones(squares), None, self.stride, self.padding, 1, self.groups)
+        return (sums + 1e-6).sqrt()
+
+    def input_gradient(self, g: Tensor, x: Tensor, w: Tensor) -> Tensor:
+        return nn.grad.conv2d_input(x.shape, w, g, self.stride, self.padding, 1, self.groups)
+
+    def weight_gradient(self, g: Tensor, x: Tensor, w: Tensor) -> Tensor:
+        return nn.grad.conv2d_weight(x, w.shape, g, self.stride, self.padding, 1, self.groups)
+
+    def add_norm_gradient(self, dx: Tensor, g: Tensor, x: Tensor) -> Tensor:
+        shape = (x.shape[0], self.groups, *x.shape[2:])
+        spread = nn.grad.conv2d_input(shape, self._ones(g), g, self.stride, self.padding, 1, self.groups)
+        return dx.addcmul(x, self.per_unit(spread, x.shape[1]).to(x.dtype))
+
+    def per_unit(self, n: Tensor, units: int) -> Tensor:
+        return n if self.groups == 1 else n.repeat_interleave(units // self.groups, dim=1)
+
+    def sum_units(self, t: Tensor) -> Tensor:
+        return t.unflatten(1, (self.groups, -1)).sum(2)
+
+
+def cosine_power(l: Tensor, n: Tensor, b: float) -> Tensor:  # noqa: E741 - l = w.x, as in the paper
+    """The dynamic scale ``|cos|^(B-1)`` with ``cos = l / n``; at B = 2 without the stabilising term."""
+    scale = l.abs() / n if b == 2 else ((l / n).abs() + COSINE_EPS).pow(b - 1)
+    return scale.to(l.dtype)
+
+
+def strongest(l: Tensor, axis: int, max_out: int) -> tuple[Tensor, Tensor]:  # noqa: E741
+    """MaxOut: the largest of each unit's ``max_out`` rows along ``axis``, and which it was."""
+    axis %= l.dim()
+    return l.unflatten(axis, (-1, max_out)).max(axis + 1)
+
+
+class BcosLearning(torch.autograd.Function):
+    """Closed-form gradient of the B-cos transform by its input and its unit-norm weight.
+
+    With ``s = |cos|^(B-1)`` and ``e = l ds/dl``: ``dy/dl = s + e`` and ``dy/dn = -e l / n``; at B = 2, ``e = s``.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, w: Tensor, linear: Map, b: float, max_out: int) -> tuple[Tensor, ...]:
+        l = linear(x, w)  # noqa: E741
+        winner = ()
+        if max_out > 1:
+            l, *winner = strongest(l, linear.axis, max_out)  # noqa: E741
+        n = linear.norm(x)
+        return cosine_power(l, linear.per_unit(n, l.shape[linear.axis]), b).mul(l), l, n, *winner
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        x, w, ctx.linear, ctx.b, ctx.max_out = inputs
+        ctx.mark_non_differentiable(*output[1:])
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(x, w, *output[1:])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g: Tensor, *_: None) -> tuple[Tensor | None, ...]:
+        x, w, l, n, *winner = ctx.saved_tensors  # noqa: E741
+        linear, b = ctx.linear, ctx.b
+        per_unit = linear.per_unit(n, l.shape[linear.axis])
+        if b == 2:
+            slope = g * (l.abs() / per_unit)
+            dl = 2 * slope
+        else:
+            cos = (l / per_unit).abs()
+            slope = g * ((b - 1) * (cos + COSINE_EPS).pow(b - 2) * cos)
+            dl = slope + g * (cos + COSINE_EPS).pow(b - 1)
+        dl = dl.to(g.dtype)
+        if winner:
+            axis = linear.axis % l.dim()
+            full = dl.new_zeros(*l.shape[: axis + 1], ctx.max_out, *l.shape[axis + 1 :])
+            dl = full.scatter(axis + 1, winner[0].unsqueeze(axis + 1), dl.unsqueeze(axis + 1)).flatten(axis, axis + 1)
+        dx = dw = None
+        if ctx.needs_input_grad[0]:
+            dn = -linear.sum_units(slope * l) / n
+            dx = linear.add_norm_gradient(linear.input_gradient(dl, x, w), dn / n, x)  # dn/dx = x / n
+        if ctx.needs_input_grad[1]:
+            dw = linear.weight_gradient(dl, x, w)
+        return dx, dw, None, None, None
+
+
+def bcos_transform(x: Tensor, weight: Tensor, linear: Map, b: float, max_out: int) -> Tensor:
+    """Apply the transform with ``weight`` (raw rows; normalised here, once a call) in the mode that is on."""
+    rows = weight.flatten(1).to(at_least_float32(weight.dtype))
+    w = F.normalize(rows, dim=1).view_as(weight)
+    dtype = weight.dtype
+    if torch.is_autocast_enabled(x.device.type):
+        # Cast here, since torch.amp.custom_fwd does not work with setup_context.
+        dtype = torch.get_autocast_dtype(x.device.type) if x.dtype != torch.float64 else x.dtype
+        x = x.to(dtype)
+    w = w.to(dtype)
+    if not is_frozen() and b != 1:
+        return BcosLearning.apply(x, w, linear, b, max_out)[0]
+    l = linear(x, w)  # noqa: E741
+    if max_out > 1:
+        l, _ = strongest(l, linear.axis, max_out)  # noqa: E741
+    if b == 1:
+        return l
+    n = linear.per_unit(linear.norm(freeze(x)), l.shape[linear.axis])
+    return l * cosine_power(freeze(l), n, b)
+
+
+def _check(b: float, max_out: int) -> None:
+    if not b >= 1 or math.isinf(b):
+        raise ValueError(f"b must be a finite number of at least 1, found {b}")
+    if max_out < 1:
+        raise ValueError(f"max_out must be at least 1, found {max_out}")
+
+
+def _initialise(weight: Tensor) -> None:
+    bound = weight[0].numel() ** -0.5
+    nn.init.uniform_(weight, -bound, bound)  # PyTorch's default for linear maps and convolutions
+
+
+class BcosLinear(nn.Module):
+    """B-cos linear transform, (..., in_features) -> (..., out_features). No bias.
+
+    Parameters
+    ----------
+    in_features, out_features
+        Numbers of channels.
+    b
+        The exponent B >= 1; B = 1 is a linear map with unit-norm rows.
+    max_out
+        M >= 1 rows compete for every output.
+
+    Raises
+    ------
+    ValueError
+        If ``b`` or ``max_out`` is below 1.
+    """
+
+    def __init__(self, in_features: int, out_features: int, *, b: float = 2, max_out: int = 1) -> None:
+        _check(b, max_out)
+        super().__init__()
+        self.in_features, self.out_features, self.b, self.max_out = in_features, out_features, b, max_out
+        self.weight = nn.Parameter(torch.empty(max_out * out_features, in_features))
+        _initialise(self.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return bcos_transform(x, self.weight, Dense(), self.b, self.max_out)
+
+    def extra_repr(self) -> str:
+        return f"{self.in_features}, {self.out_features}, b={self.b}, max_out={self.max_out}"
+
+
+class BcosConv2d(nn.Module):
+    """B-cos convolution, (B, in_channels, H, W) -> (B, out_channels, H', W'). Zero padding, no bias, no dilation.
+
+    Parameters
+    ----------
+    in_channels, out_channels, groups
+        As in :class:`torch.nn.Conv2d`; both channel numbers must divide by ``groups``.
+    kernel_size, stride, padding
+        One number, or one for rows and one for columns, in pixels. Padded pixels count as zeros in the norm.
+    b, max_out
+        As in :class:`BcosLinear`.
+
+    Raises
+    ------
+    ValueError
+        If ``b`` or ``max_out`` is below 1, or the groups do not divide the channels.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int],
+        *,
+        stride: int | tuple[int, int] = 1,
+        padding: int | tuple[int, int] = 0,
+        groups: int = 1,
+        b: float = 2,
+        max_out: int = 1,
+    ) -> None:
+        _check(b, max_out)
+        if groups < 1 or in_channels % groups or out_channels % groups:
+            raise ValueError(f"groups={groups} must divide in_channels={in_channels} and out_channels={out_channels}")
+        super().__init__()
+        kernel, stride, padding = (v if isinstance(v, tuple) else (v, v) for v in (kernel_size, stride, padding))
+        self.geometry = Convolution(stride, padding, groups, kernel)
+        self.in_channels, self.out_channels, self.b, self.max_out = in_channels, out_channels, b, max_out
+        self.weight = nn.Parameter(torch.empty(max_out * out_channels, in_channels // groups, *kernel))
+        _initialise(self.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return bcos_transform(x, self.weight, self.geometry, self.b, self.max_out)
+
+    def extra_repr(self) -> str:
+        g = self.geometry
+        shape = f"{self.in_channels}, {self.out_channels}, kernel_size={g.kernel}, stride={g.stride}"
+        return f"{shape}, padding={g.padding}, groups={g.groups}, b={self.b}, max_out={self.max_out}"

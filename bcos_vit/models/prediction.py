@@ -1,0 +1,47 @@
+"""The most probable classes of a batch of images."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from bcos_vit.models.vit import ViT
+
+
+class Prediction(NamedTuple):
+    """The k most probable classes of every image, most probable first."""
+
+    names: list[list[str]]
+    """B lists of k class names, or of class numbers where the model has no names."""
+    classes: Tensor
+    """(B, k) class numbers."""
+    probabilities: Tensor
+    """(B, k) in [0, 1]: sigmoid for B-cos models (classes are judged one by one), softmax for conventional ones."""
+    logits: Tensor
+    """(B, k), bias included."""
+
+
+def predict(model: ViT, images: Tensor, k: int = 5) -> Prediction:
+    """Predict the ``k`` most probable classes (all of them, where the model has fewer).
+
+    Parameters
+    ----------
+    images
+        (B, 3, H, W) RGB in [0, 1].
+
+    Raises
+    ------
+    ValueError
+        If ``k`` is below 1, or the images do not fit the model.
+    """
+    if k < 1:
+        raise ValueError(f"k must be at least 1, found {k}")
+    with torch.no_grad():
+        logits = model(images)
+        top = logits.topk(min(k, logits.shape[1]))
+        probabilities = model.probabilities(logits).gather(1, top.indices)
+    names = model.class_names
+    labels = [[str(c) if names is None else names[c] for c in row] for row in top.indices.tolist()]
+    return Prediction(labels, top.indices, probabilities, top.values)

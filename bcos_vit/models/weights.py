@@ -1,0 +1,185 @@
+"""Weights in and out: our own files (safetensors with the spec inside) and the published state dicts.
+
+A weights file of ours holds the tensors of ``model.state_dict()``; its metadata holds ``format`` ("bcos_vit 1"),
+``spec`` (JSON of the :class:`ViTSpec`), ``class_names`` (JSON, or "null") and ``about`` (JSON, how it came to be).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from bcos_vit.atomic import replacing
+from bcos_vit.models.spec import ViTSpec
+from bcos_vit.models.vit import ViT
+
+FORMAT = "bcos_vit 1"
+SUFFIX = ".safetensors"
+
+# Module of ours, published module, and whether the published B-cos layer keeps its weight in a ".linear" of its own.
+# Queries, keys and values, one map in the release, are dealt with apart.
+_MODULES = (
+    ("tokens.project", "to_patch_embedding.linear", True),
+    ("blocks.{}.attention.norm", "transformer.encoder_{}.attn.norm", False),
+    ("blocks.{}.attention.project", "transformer.encoder_{}.attn.to_out", True),
+    ("blocks.{}.mlp.norm", "transformer.encoder_{}.ff.net.norm", False),
+    ("blocks.{}.mlp.expand", "transformer.encoder_{}.ff.net.linear1", True),
+    ("blocks.{}.mlp.contract", "transformer.encoder_{}.ff.net.linear2", True),
+    ("head.norm", "linear_head.norm", False),
+    ("head.classify", "linear_head.linear", True),
+)
+_STEM = "to_patch_embedding.conv_stem.{}"  # three modules a stage: convolution, norm, activation
+_QKV = "transformer.encoder_{}.attn.to_qkv"
+
+
+def is_weights_file(name: str | os.PathLike[str]) -> bool:
+    """Whether ``name`` is meant as a path: a path object, or text that ends in ``.safetensors`` or holds a slash."""
+    return not isinstance(name, str) or name.endswith(SUFFIX) or "/" in name or os.sep in name
+
+
+def save_model(model: ViT, path: str | os.PathLike[str], *, about: Mapping[str, Any] | None = None) -> None:
+    """Write weights, spec and class names to ``path`` (``.safetensors``), whole or not at all.
+
+    Parameters
+    ----------
+    about
+        Plain values that say how the weights came to be, kept in the file.
+
+    Raises
+    ------
+    ValueError
+        If ``path`` does not end in ``.safetensors``.
+    OSError
+        If it cannot be written.
+    """
+    if Path(path).suffix != SUFFIX:
+        raise ValueError(f"weights files end in {SUFFIX}, found {os.fspath(path)}")
+    described = {
+        "spec": dataclasses.asdict(model.spec),
+        "class_names": None if model.class_names is None else list(model.class_names),
+        "about": dict(about or {}),
+    }
+    metadata = {"format": FORMAT} | {name: json.dumps(value) for name, value in described.items()}
+    tensors = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
+    with replacing(path) as temporary:
+        save_file(tensors, temporary, metadata)
+
+
+def load_model(path: Path) -> tuple[ViT, tuple[str, ...] | None]:
+    """Read a file of :func:`save_model`: the model, in evaluation mode, and its class names.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is not a weights file of ours, or its tensors do not belong to its spec.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no weights file {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a safetensors file: {error}") from error
+    if metadata.get("format") != FORMAT:
+        raise ValueError(
+            f"{path} is no weights file of bcos_vit: its format is {metadata.get('format')!r}, not {FORMAT!r}"
+        )
+    model = ViT(ViTSpec(**json.loads(metadata["spec"])))
+    expected = model.state_dict()
+    wrong = sorted(expected.keys() ^ state.keys())
+    wrong += sorted(k for k in expected.keys() & state.keys() if expected[k].shape != state[k].shape)
+    if wrong:
+        raise ValueError(
+            f"{path} does not fit its own spec: {len(wrong)} tensors differ, such as {', '.join(wrong[:3])}"
+        )
+    model.load_state_dict(state, assign=True)
+    names = json.loads(metadata["class_names"])
+    return model.eval(), None if names is None else tuple(names)
+
+
+def to_published(model: ViT) -> dict[str, Tensor]:
+    """The state dict of ``model`` under the keys of the B-cos v2 release (flat; B-cos keys start with ``0.``).
+
+    Raises
+    ------
+    ValueError
+        If the release has no such architecture (positions other than sincos, B-cos values, token head).
+    """
+    spec = model.spec
+    for name, only in (("position", "sincos"), ("value", "plain"), ("head", "pool")):
+        if getattr(spec, name) != only:
+            raise ValueError(f"the published models have {name} {only!r} only, found {getattr(spec, name)!r}")
+    bcos = spec.family == "bcos"
+    prefix = "0." if bcos else ""
+    published: dict[str, Tensor] = {}
+    for key, tensor in model.state_dict().items():
+        module, parameter = key.rsplit(".", 1)
+        if module.endswith(".value"):
+            continue  # goes with its queries and keys
+        if module.endswith(".query_key"):
+            name = _QKV.format(key.split(".")[1])
+            tensor = torch.cat((tensor, model.state_dict()[key.replace("query_key", "value")]))
+        elif stage := re.fullmatch(r"tokens\.stem\.(\d+)\.(conv|norm)", module):
+            is_conv = stage[2] == "conv"
+            name = _STEM.format(3 * int(stage[1]) + (not is_conv)) + (".linear" if bcos and is_conv else "")
+        else:
+            name = _translate(module, bcos, to_published=True)
+        published[f"{prefix}{name}.{parameter}"] = tensor
+    return published
+
+
+def from_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Rename a published state dict, B-cos or conventional, to ours; the inverse of :func:`to_published`.
+
+    Raises
+    ------
+    ValueError
+        For a key that no published Vision Transformer has.
+    """
+    bcos = any(key.startswith("0.") for key in state)
+    ours: dict[str, Tensor] = {}
+    for key, tensor in state.items():
+        if bcos and not key.startswith("0."):
+            raise ValueError(f"key {key!r} does not belong to a published B-cos ViT: all of its keys start with '0.'")
+        module, _, parameter = key.removeprefix("0." if bcos else "").rpartition(".")
+        if qkv := re.fullmatch(_pattern(_QKV), module):
+            attention = f"blocks.{qkv[1]}.attention"
+            width = tensor.shape[0] // 3
+            ours[f"{attention}.query_key.{parameter}"] = tensor[: 2 * width]
+            ours[f"{attention}.value.{parameter}"] = tensor[2 * width :]
+            continue
+        if stage := re.fullmatch(_pattern(_STEM) + r"(\.linear)?", module):
+            index, is_norm = divmod(int(stage[1]), 3)
+            if is_norm > 1 or bool(stage[2]) != (bcos and not is_norm):
+                raise ValueError(f"key {key!r} does not belong to the stem of a published ViT")
+            name = f"tokens.stem.{index}.{'norm' if is_norm else 'conv'}"
+        else:
+            name = _translate(module, bcos, to_published=False)
+        ours[f"{name}.{parameter}"] = tensor
+    return ours
+
+
+def _translate(module: str, bcos: bool, *, to_published: bool) -> str:
+    for our, published, is_bcos_layer in _MODULES:
+        theirs = published + (".linear" if bcos and is_bcos_layer else "")
+        source, target = (our, theirs) if to_published else (theirs, our)
+        if match := re.fullmatch(_pattern(source), module):
+            return target.format(*match.groups())
+    raise ValueError(f"module {module!r} has no counterpart: this is not the state dict of a published ViT")
+
+
+def _pattern(template: str) -> str:
+    return re.escape(template).replace(r"\{\}", r"(\d+)")
