@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
+from torch import Tensor
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -14,58 +14,105 @@ if TYPE_CHECKING:
     from bcos_vit.explanation.result import Explanation
 
 MAP_COLOURS = "RdBu_r"  # red speaks for the class, blue against it
+TITLES = ("image", "contributions", "colour explanation", "ledger")
 
 
-def draw(e: Explanation, class_names: Sequence[str] | None, smooth: int, percentile: float) -> Figure:
-    """One row per image and target; contribution maps share one symmetric colour scale."""
-    figure_class, mappable = _matplotlib()
-    batch = e if e.images.dim() == 4 else e._apply(lambda t: t[None])
-    several = batch.target.dim() == 2
-    cells = [(i, t) for i in range(len(batch)) for t in (range(batch.target.shape[1]) if several else (...,))]
-    maps = np.stack([batch.contributions[i, t].cpu().numpy() for i, t in cells])
-    scale = float(np.percentile(np.abs(maps), 99.5)) or 1.0
-    colours = None if e.weights is None else batch.colour(smooth, percentile).cpu().numpy()
+def draw(
+    parts: Sequence[Explanation],
+    class_names: Sequence[str] | None = None,
+    *,
+    smooth: int = 15,
+    percentile: float = 99.5,
+    across: Sequence[str] = (),
+) -> Figure:
+    """Four cells for every image and target; all contribution maps share one symmetric colour scale.
 
-    figure = figure_class(figsize=(10.5, 2.3 * len(cells) + 0.5), layout="constrained")
-    axes = figure.subplots(len(cells), 4, squeeze=False, width_ratios=(1, 1, 1, 1.5))
-    for ax, title in zip(axes[0], ("image", "contributions", "colour explanation", "ledger"), strict=True):
-        ax.set_title(title, fontsize=10)
-    for row, (i, t), contributions in zip(axes, cells, maps, strict=True):
-        for ax in row:
-            ax.set_axis_off()
-        row[0].imshow(batch.images[i].movedim(0, -1).clamp(0, 1).float().cpu().numpy())
-        row[1].imshow(contributions, cmap=MAP_COLOURS, vmin=-scale, vmax=scale)
-        if colours is not None:
-            row[2].imshow(np.ones((*contributions.shape, 3)))  # transparent is white on any background
-            row[2].imshow(colours[i, t].transpose(1, 2, 0))
-        row[3].text(0, 0.5, ledger(batch[i], t, class_names), family="monospace", fontsize=9, va="center")
-    figure.colorbar(
-        mappable(scale), ax=axes[:, 1].tolist(), shrink=min(1.0, 2 / len(cells)), label="added to the logit"
-    )
-    return figure
+    Parameters
+    ----------
+    parts
+        Explanations, of batches or single images.
+    class_names
+        Names to show instead of class numbers.
+    smooth, percentile
+        As in :meth:`Explanation.colour`.
+    across
+        A caption for every part: a column rather than a row for every image and target, each part on its own line.
 
-
-def ledger(e: Explanation, t: Any = ..., class_names: Sequence[str] | None = None) -> str:
-    """The ledger of a single image (and target number ``t``) in words, a line a term."""
-
-    def name(classes: torch.Tensor) -> str:
-        number = int(classes[t])
-        return str(number) if class_names is None else class_names[number]
-
-    title = name(e.target) if e.against is None else f"{name(e.target)} rather than {name(e.against)}"
-    lines = {"image": e.image, **e.constants, "residual": e.residual}
-    text = [f"{label:<9}{float(value[t]):+10.4f}" for label, value in lines.items() if label != "residual"]
-    text += [f"{'logit':<9}{float(e.logit[t]):+10.4f}", f"residual {float(e.residual[t]):+10.1e}"]
-    if e.probability is not None:
-        text.append(f"probability {100 * float(e.probability[t]):.2f} %")
-    return "\n".join([title, *text])
-
-
-def _matplotlib() -> tuple[Any, Any]:
+    Raises
+    ------
+    ImportError
+        Without matplotlib, with the install line.
+    """
     try:
         from matplotlib.cm import ScalarMappable
         from matplotlib.colors import Normalize
-        from matplotlib.figure import Figure  # not pyplot: no global state, no window, no backend
+        from matplotlib.figure import Figure  # not pyplot: no window, no backend, nothing global
     except ImportError as error:
         raise ImportError("plotting needs matplotlib: pip install 'bcos_vit[plot]'") from error
-    return Figure, lambda scale: ScalarMappable(Normalize(-scale, scale), MAP_COLOURS)
+
+    groups = [list(_singles(part)) for part in parts]
+    maps = np.stack([_array(e.contributions) for group in groups for e in group])
+    scale = float(np.percentile(np.abs(maps), 99.5)) or 1.0
+    if across:
+        longest = max(len(group) for group in groups)
+        figure = Figure(figsize=(1.55 * longest + 1.2, 6.2 * len(groups)), layout="constrained")
+        bands = np.atleast_1d(figure.subfigures(len(groups), 1))
+        cells = [band.subplots(4, longest, squeeze=False, height_ratios=(1, 1, 1, 0.9)).T for band in bands]
+        for band, caption in zip(bands, across, strict=True):
+            band.suptitle(caption, fontsize=11)
+    else:
+        groups = [[e for group in groups for e in group]]
+        figure = Figure(figsize=(10.5, 2.4 * len(groups[0]) + 0.4), layout="constrained")
+        bands = [figure]
+        cells = [figure.subplots(len(groups[0]), 4, squeeze=False, width_ratios=(1, 1, 1, 1.5))]
+    bar = ScalarMappable(Normalize(-scale, scale), MAP_COLOURS)
+    for band, block, group in zip(bands, cells, groups, strict=True):
+        for ax in block.flat:
+            ax.set_axis_off()
+        for axes, explanation in zip(block, group, strict=False):
+            _draw_one(axes, explanation, class_names, scale, smooth, percentile)
+        for ax, title in zip(block[0], TITLES, strict=True):
+            if across:
+                ax.text(-0.08, 0.5, title, rotation=90, ha="right", va="center", transform=ax.transAxes)
+            else:
+                ax.set_title(title, fontsize=10)
+        band.colorbar(bar, ax=block[:, 1].tolist(), label="added to the logit", fraction=0.04, pad=0.01)
+    return figure
+
+
+def ledger(e: Explanation, class_names: Sequence[str] | None = None) -> str:
+    """The ledger of one image and one target in words, a line a term."""
+
+    def name(number: Tensor) -> str:
+        return str(int(number)) if class_names is None else class_names[int(number)]
+
+    title = name(e.target) if e.against is None else f"{name(e.target)} rather than {name(e.against)}"
+    lines = [f"{label:<8}{float(value):+9.3f}" for label, value in {"image": e.image, **e.constants}.items()]
+    lines += [f"{'logit':<8}{float(e.logit):+9.3f}", f"{'residual':<8}{float(e.residual):+9.0e}"]
+    if e.probability is not None:
+        lines.append(f"{'p':<8}{100 * float(e.probability):8.2f}%")
+    return "\n".join([title, *lines])
+
+
+def _singles(e: Explanation) -> Iterator[Explanation]:
+    """Each image and target of ``e`` on its own."""
+    for single in [e] if e.images.dim() == 3 else (e[i] for i in range(len(e))):
+        if single.target.dim() == 0:
+            yield single
+        else:
+            yield from (single.of_target(t) for t in range(len(single.target)))
+
+
+def _draw_one(
+    axes: Any, e: Explanation, class_names: Sequence[str] | None, scale: float, smooth: int, percentile: float
+) -> None:
+    image, contributions, colour, text = axes
+    image.imshow(_array(e.images).clip(0, 1).transpose(1, 2, 0))
+    contributions.imshow(_array(e.contributions), cmap=MAP_COLOURS, vmin=-scale, vmax=scale)
+    if e.weights is not None:
+        colour.imshow(_array(e.colour(smooth, percentile)).transpose(1, 2, 0))
+    text.text(0, 0.95, ledger(e, class_names), family="monospace", fontsize=7.5, va="top", transform=text.transAxes)
+
+
+def _array(t: Tensor) -> Any:
+    return t.detach().cpu().float().numpy()

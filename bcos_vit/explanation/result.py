@@ -126,7 +126,7 @@ class Explanation:
 
         All maps share one colour scale. Needs matplotlib (``pip install bcos_vit[plot]``); nothing is shown or saved.
         """
-        return plot.draw(self, class_names, smooth, percentile)
+        return plot.draw([self], class_names, smooth=smooth, percentile=percentile)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write every field to a ``.safetensors`` file, whole or not at all."""
@@ -149,6 +149,14 @@ class Explanation:
     def to(self, device: torch.device | str) -> Explanation:
         """The same explanation on another device."""
         return self._apply(lambda t: t.to(device))
+
+    def of_target(self, number: int) -> Explanation:
+        """One of the T targets (``number`` from 0), as if it had been explained alone."""
+        if self.target.dim() == self.images.dim() - 3:
+            raise TypeError("every image has one target only: there are no others to choose from")
+        axis = self.images.dim() - 3
+        chosen = self._apply(lambda t: t.select(axis, number))
+        return dataclasses.replace(chosen, images=self.images)
 
     def __len__(self) -> int:
         self._require_batch()

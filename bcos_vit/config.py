@@ -1,0 +1,20 @@
+"""From configuration to objects: the one call of Hydra's instantiate."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+
+def build(config: DictConfig) -> Any:
+    """Build what ``config`` describes: ``_target_`` called with its arguments, or held back by ``_partial_: true``."""
+    return instantiate(config, _convert_="all")
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    """The configuration as dictionaries, lists and plain values, with every reference resolved."""
+    resolved = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    assert isinstance(resolved, dict)
+    return {str(key): value for key, value in resolved.items()}

@@ -1,0 +1,6 @@
+"""Data: data sets with fixed parts, and the one data module that serves them."""
+
+from bcos_vit.data.digits import Digits
+from bcos_vit.data.module import DataModule
+
+__all__ = ["DataModule", "Digits"]

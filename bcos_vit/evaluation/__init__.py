@@ -1,0 +1,6 @@
+"""Evaluation: what a model gets right, and how exactly it explains it."""
+
+from bcos_vit.evaluation.report import Ledgers, Report
+from bcos_vit.evaluation.run import evaluate
+
+__all__ = ["Ledgers", "Report", "evaluate"]

@@ -1,0 +1,7 @@
+"""Training: losses, schedule, the Lightning module, and the run from configuration to report."""
+
+from bcos_vit.training.classifier import Classifier
+from bcos_vit.training.losses import OneVsRest
+from bcos_vit.training.schedule import warmup_cosine
+
+__all__ = ["Classifier", "OneVsRest", "warmup_cosine"]

@@ -1,0 +1,78 @@
+"""Training as Lightning sees it: a model, its loss, its optimiser, and how gradients are clipped."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from lightning import LightningModule
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torchmetrics.classification import MulticlassAccuracy
+
+from bcos_vit.models import ViT
+
+
+class Classifier(LightningModule):
+    """Trains ``model``. Checkpoints hold its weights and, as plain values, its spec and the recipe.
+
+    Parameters
+    ----------
+    model
+        Images (B, 3, H, W) in [0, 1] -> logits (B, K).
+    loss
+        (logits, targets) -> scalar.
+    optimizer
+        Parameters -> optimiser.
+    schedule
+        (optimiser, number of steps) -> scheduler, stepped after every step.
+    clip
+        Clips the gradients of the parameters it is given, in place, before every step.
+    recipe
+        Plain values that say how the model is trained, kept in the checkpoints.
+    """
+
+    def __init__(
+        self,
+        model: ViT,
+        *,
+        loss: nn.Module,
+        optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
+        schedule: Callable[[Optimizer, int], LRScheduler],
+        clip: Callable[[Iterable[nn.Parameter]], object],
+        recipe: dict[str, Any],
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.loss = loss
+        self.optimizer = optimizer
+        self.schedule = schedule
+        self.clip = clip
+        self.accuracy = MulticlassAccuracy(model.spec.num_classes, average="micro")
+        self.save_hyperparameters({"spec": dataclasses.asdict(model.spec), "recipe": recipe})
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.model(images)
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
+        images, targets = batch
+        loss = self.loss(self.model(images), targets)
+        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(images))
+        return loss
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> None:
+        images, targets = batch
+        logits = self.model(images)
+        self.accuracy(logits, targets)
+        self.log("val_loss", self.loss(logits, targets), batch_size=len(images), sync_dist=True)
+        self.log("val_accuracy", self.accuracy, prog_bar=True, batch_size=len(images))
+
+    def configure_optimizers(self) -> Any:
+        optimizer = self.optimizer(self.parameters())
+        schedule = self.schedule(optimizer, int(self.trainer.estimated_stepping_batches))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def configure_gradient_clipping(self, optimizer: Optimizer, *_: object, **__: object) -> None:
+        self.clip(self.parameters())

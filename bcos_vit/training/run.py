@@ -1,0 +1,89 @@
+"""One training run: build, fit, keep the best, read the test part once, and show what was learnt."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+
+import lightning
+import torch
+from lightning import Trainer
+from omegaconf import DictConfig, OmegaConf
+
+from bcos_vit.atomic import replacing
+from bcos_vit.config import build, plain
+from bcos_vit.data import DataModule
+from bcos_vit.evaluation import Report, evaluate
+from bcos_vit.models import ViT, save_model
+from bcos_vit.training.callbacks import BestCheckpoint
+from bcos_vit.training.classifier import Classifier
+
+
+def train(config: DictConfig) -> Report | None:
+    """Train as ``config`` says (see ``configs/train.yaml``); everything is written below ``config.output``.
+
+    Returns
+    -------
+    Report
+        On the test part, read once with the best weights by validation. None on all but the first process.
+
+    Raises
+    ------
+    OSError
+        If the output folder cannot be written to, before anything is built.
+    ValueError
+        If the output folder holds something, or model and data do not fit each other.
+    """
+    recipe = plain(config)
+    output = _new_folder(Path(recipe["output"]))
+    lightning.seed_everything(recipe["seed"], workers=True, verbose=False)
+    data: DataModule = build(config.data)
+    model: ViT = build(config.model)
+    if len(data.class_names) != model.spec.num_classes:
+        raise ValueError(f"the data has {len(data.class_names)} classes, but the model {model.spec.num_classes} logits")
+    model.class_names = data.class_names
+    model.train()
+    classifier: Classifier = build(config.recipe.classifier)(model=model, recipe=recipe)
+    best = BestCheckpoint(output / "checkpoints")
+    trainer: Trainer = build(config.trainer)(callbacks=[best], logger=build(config.logger))
+    with replacing(output / "config.yaml") as temporary:
+        temporary.write_text(OmegaConf.to_yaml(config, resolve=True))
+    trainer.fit(classifier, data)
+    if not trainer.is_global_zero:
+        return None
+    if best.best_model_path:
+        classifier.load_state_dict(torch.load(best.best_model_path, weights_only=True)["state_dict"])
+    else:
+        print("no validation has run: the weights of the last step are evaluated")
+    model.to(trainer.strategy.root_device)
+    report = evaluate(model, data.test_dataloader())
+    _write(report, model, recipe, output)
+    return report
+
+
+def _new_folder(output: Path) -> Path:
+    """Make the output folder and see that it can be written to, before hours are spent."""
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=output):
+            pass
+    except OSError as error:
+        raise type(error)(f"cannot write to output folder {output}: {error.strerror or error}") from error
+    first = os.environ.get("LOCAL_RANK", "0") == "0"  # the processes it starts for the same run find it in use
+    if first and (occupied := next(output.iterdir(), None)):
+        raise FileExistsError(f"output folder {output} already holds {occupied.name}: give an empty or a new one")
+    return output
+
+
+def _write(report: Report, model: ViT, recipe: dict[str, object], output: Path) -> None:
+    weights, gallery = output / "model.safetensors", output / "gallery.png"
+    save_model(model, weights, about={"recipe": recipe, "results": report.numbers()})
+    with replacing(output / "report.json") as temporary:
+        temporary.write_text(json.dumps(report.numbers(), indent=2) + "\n")
+    drawn = report.draw_gallery(gallery)
+    print(f"\n{report.images} test images, read once; best checkpoint by validation")
+    print(f"weights: {weights}")
+    print(f"gallery: {gallery}" if drawn else "gallery: none, a conventional model has no linear map to show")
+    print("\n".join(report.lines()), flush=True)
