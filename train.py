@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 
 @hydra.main(version_base="1.3", config_path="configs", config_name="train")
 def main(config: DictConfig) -> float:
+    """Train, and return the accuracy on the test part."""
     # Lightning 2.6 calls what torch 2.15 has deprecated
     warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
     from bcos_vit.training.run import train  # here, so that --help answers at once

@@ -22,17 +22,17 @@ def toy_spec(name: str, **overrides: Any) -> ViTSpec:
     heads = HEADS.get(spec.width, 2)
     # Ranks instead of channels: the stem grows where the model's grows, and from the first stage on (6 -> 8).
     levels = sorted(set(spec.stem))
-    small: dict[str, Any] = dict(
-        stem=tuple(8 + 4 * levels.index(channels) for channels in spec.stem),
-        width=8 * heads,
-        heads=heads,
-        mlp_width=20 * heads,  # unlike any other width, so that mixed-up axes do not fit
-        depth=2,
-        num_classes=5,
-    )
+    small: dict[str, Any] = {
+        "stem": tuple(8 + 4 * levels.index(channels) for channels in spec.stem),
+        "width": 8 * heads,
+        "heads": heads,
+        "mlp_width": 20 * heads,  # unlike any other width, so that mixed-up axes do not fit
+        "depth": 2,
+        "num_classes": 5,
+    }
     if not name.endswith("_digits"):
         patch = spec.patch_size if spec.stem else 4  # a stem's stride is given by its growth
-        small |= dict(patch_size=patch, image_size=3 * patch)
+        small |= {"patch_size": patch, "image_size": 3 * patch}
     return dataclasses.replace(spec, **(small | overrides))
 
 
@@ -57,7 +57,7 @@ def perturb_norms(model: ViT) -> ViT:
 def random_images(
     batch: int, size: int | tuple[int, int], *, dtype: torch.dtype = torch.float32, seed: int = 0
 ) -> Tensor:
-    """(batch, 3, H, W) RGB in [0, 1]: a smooth ramp under noise, so that neither axis nor any channel is like another."""
+    """(batch, 3, H, W) RGB in [0, 1]: noise over a ramp, so that neither axis nor any channel is like another."""
     height, width = (size, size) if isinstance(size, int) else size
     noise = torch.rand(batch, 3, height, width, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     ramp = torch.linspace(0, 1, height, dtype=torch.float64)[:, None] * torch.linspace(1, 0.3, width).double()
@@ -73,5 +73,5 @@ def deviation(found: Tensor, expected: Tensor) -> float:
     """The largest difference, as a share of the largest expected magnitude; infinite for another shape or NaN."""
     if found.shape != expected.shape:
         return float("inf")
-    worst = float((found - expected).abs().max() / expected.abs().max())
+    worst = float((found - expected).detach().abs().max() / expected.detach().abs().max())
     return worst if worst == worst else float("inf")

@@ -56,7 +56,7 @@ def draw(
     if across:
         longest = max(len(group) for group in groups)
         figure = Figure(figsize=(1.55 * longest + 1.2, 6.2 * len(groups)), layout="constrained")
-        bands = np.atleast_1d(figure.subfigures(len(groups), 1))
+        bands: list[Any] = figure.subfigures(len(groups), 1, squeeze=False)[:, 0].tolist()
         cells = [band.subplots(4, longest, squeeze=False, height_ratios=(1, 1, 1, 0.9)).T for band in bands]
         for band, caption in zip(bands, across, strict=True):
             band.suptitle(caption, fontsize=11)

@@ -6,7 +6,7 @@ import dataclasses
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -179,7 +179,7 @@ class Explanation:
 
     def _apply(self, function: Callable[[Tensor], Tensor]) -> Explanation:
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        changed = {name: function(value) for name, value in values.items() if isinstance(value, Tensor)}
+        changed: dict[str, Any] = {name: function(value) for name, value in values.items() if isinstance(value, Tensor)}
         constants = {name: function(value) for name, value in self.constants.items()}
         return dataclasses.replace(self, **changed, constants=constants)
 

@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn.grad import conv2d_input, conv2d_weight
 
 from bcos_vit.layers.mode import at_least_float32, freeze, is_frozen
 
@@ -31,8 +32,8 @@ COSINE_EPS = 1e-6
 class Map(Protocol):
     """A linear map ``x, w -> l``, the norm of what each output sees, and the transposes of both."""
 
-    axis: int
-
+    @property
+    def axis(self) -> int: ...
     def __call__(self, x: Tensor, w: Tensor) -> Tensor: ...
     def norm(self, x: Tensor) -> Tensor: ...
     def input_gradient(self, g: Tensor, x: Tensor, w: Tensor) -> Tensor: ...
@@ -91,14 +92,14 @@ class Convolution(NamedTuple):
         return (sums + 1e-6).sqrt()
 
     def input_gradient(self, g: Tensor, x: Tensor, w: Tensor) -> Tensor:
-        return nn.grad.conv2d_input(x.shape, w, g, self.stride, self.padding, 1, self.groups)
+        return conv2d_input(x.shape, w, g, self.stride, self.padding, 1, self.groups)
 
     def weight_gradient(self, g: Tensor, x: Tensor, w: Tensor) -> Tensor:
-        return nn.grad.conv2d_weight(x, w.shape, g, self.stride, self.padding, 1, self.groups)
+        return conv2d_weight(x, w.shape, g, self.stride, self.padding, 1, self.groups)
 
     def add_norm_gradient(self, dx: Tensor, g: Tensor, x: Tensor) -> Tensor:
         shape = (x.shape[0], self.groups, *x.shape[2:])
-        spread = nn.grad.conv2d_input(shape, self._ones(g), g, self.stride, self.padding, 1, self.groups)
+        spread = conv2d_input(shape, self._ones(g), g, self.stride, self.padding, 1, self.groups)
         return dx.addcmul(x, self.per_unit(spread, x.shape[1]).to(x.dtype))
 
     def per_unit(self, n: Tensor, units: int) -> Tensor:
@@ -131,7 +132,7 @@ class BcosLearning(torch.autograd.Function):
     @staticmethod
     def forward(x: Tensor, w: Tensor, linear: Map, b: float, max_out: int) -> tuple[Tensor, ...]:
         l = linear(x, w)  # noqa: E741
-        winner = ()
+        winner: list[Tensor] = []
         if max_out > 1:
             l, *winner = strongest(l, linear.axis, max_out)  # noqa: E741
         n = linear.norm(x)

@@ -94,17 +94,13 @@ def load_model(path: Path) -> tuple[ViT, tuple[str, ...] | None]:
     except SafetensorError as error:
         raise ValueError(f"{path} is not a safetensors file: {error}") from error
     if metadata.get("format") != FORMAT:
-        raise ValueError(
-            f"{path} is no weights file of bcos_vit: its format is {metadata.get('format')!r}, not {FORMAT!r}"
-        )
+        raise ValueError(f"{path} is no weights file of bcos_vit: its format is {metadata.get('format')!r}")
     model = ViT(ViTSpec(**json.loads(metadata["spec"])))
     expected = model.state_dict()
     wrong = sorted(expected.keys() ^ state.keys())
     wrong += sorted(k for k in expected.keys() & state.keys() if expected[k].shape != state[k].shape)
     if wrong:
-        raise ValueError(
-            f"{path} does not fit its own spec: {len(wrong)} tensors differ, such as {', '.join(wrong[:3])}"
-        )
+        raise ValueError(f"{path} does not fit its own spec: {len(wrong)} tensors differ, as {', '.join(wrong[:3])}")
     model.load_state_dict(state, assign=True)
     names = json.loads(metadata["class_names"])
     return model.eval(), None if names is None else tuple(names)

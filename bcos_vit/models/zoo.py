@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torchvision.models import ResNet50_Weights
 from torchvision.transforms import InterpolationMode, v2
 
 from bcos_vit.checks import nearest, reject_unknown
@@ -29,10 +30,8 @@ def _imagenet_specs() -> dict[str, ViTSpec]:
     specs = {}
     for size, (width, heads, mlp_width, depth, stem) in _SIZES.items():
         for family, position in (("bcos", "sincos"), ("bcos", "rope"), ("standard", "sincos")):
-            common: dict[str, Any] = dict(
-                family=family, position=position, image_size=224, patch_size=16, num_classes=1000
-            )
-            common |= dict(width=width, heads=heads, mlp_width=mlp_width)
+            common: dict[str, Any] = dict(family=family, position=position, width=width, heads=heads)
+            common |= dict(mlp_width=mlp_width, image_size=224, patch_size=16, num_classes=1000)
             rope = "_rope" if position == "rope" else ""
             specs[f"{family}_simple_vit_{size}{rope}_patch16_224"] = ViTSpec(**common, depth=depth)
             # "1 patch on a 14 x 14 map": the published name of 16-pixel patches whose stride lies in the stem
@@ -41,7 +40,7 @@ def _imagenet_specs() -> dict[str, ViTSpec]:
 
 
 def _digits_specs() -> dict[str, ViTSpec]:
-    common: dict[str, Any] = dict(image_size=8, patch_size=2, width=96, depth=4, heads=3, mlp_width=384, num_classes=10)
+    common: dict[str, Any] = dict(width=96, depth=4, heads=3, mlp_width=384, image_size=8, patch_size=2, num_classes=10)
     return {
         "bcos_vit_digits": ViTSpec(family="bcos", position="rope", **common),
         "standard_vit_digits": ViTSpec(family="standard", position="sincos", **common),
@@ -82,8 +81,6 @@ def class_names(name: str) -> tuple[str, ...]:
     """The classes a model of the zoo is meant for: ImageNet's 1,000, or the ten digits."""
     if name.endswith("_digits"):
         return tuple(str(digit) for digit in range(10))
-    from torchvision.models import ResNet50_Weights  # the list ships with torchvision; not loaded unless needed
-
     return tuple(ResNet50_Weights.IMAGENET1K_V1.meta["categories"])
 
 

@@ -13,12 +13,16 @@ from lightning import Trainer
 from omegaconf import DictConfig, OmegaConf
 
 from bcos_vit.atomic import replacing
+from bcos_vit.checks import reject_unknown
 from bcos_vit.config import build, plain
 from bcos_vit.data import DataModule
 from bcos_vit.evaluation import Report, evaluate
 from bcos_vit.models import ViT, save_model
 from bcos_vit.training.callbacks import BestCheckpoint
 from bcos_vit.training.classifier import Classifier
+
+CONFIG_KEYS = ("data", "debug", "logger", "model", "output", "recipe", "seed", "trainer")
+RECIPE_KEYS = ("classifier", "epochs")
 
 
 def train(config: DictConfig) -> Report | None:
@@ -33,10 +37,14 @@ def train(config: DictConfig) -> Report | None:
     ------
     OSError
         If the output folder cannot be written to, before anything is built.
+    TypeError
+        For an unknown key in ``config``, with the nearest one.
     ValueError
         If the output folder holds something, or model and data do not fit each other.
     """
     recipe = plain(config)
+    reject_unknown("config key", recipe, CONFIG_KEYS)  # what "+key=value" adds would be ignored in silence
+    reject_unknown("recipe key", recipe["recipe"], RECIPE_KEYS)
     output = _new_folder(Path(recipe["output"]))
     lightning.seed_everything(recipe["seed"], workers=True, verbose=False)
     data: DataModule = build(config.data)

@@ -12,7 +12,9 @@ def warmup_cosine(optimizer: Optimizer, total_steps: int, *, warmup_steps: int, 
     Raises ``ValueError`` if the warm-up leaves nothing of ``total_steps``.
     """
     if not 0 < warmup_steps < total_steps:
-        raise ValueError(f"warmup_steps must lie between 0 and the {total_steps} steps of training, found {warmup_steps}")
+        raise ValueError(
+            f"warmup_steps must lie between 0 and the {total_steps} steps of training, found {warmup_steps}"
+        )
     warmup = LinearLR(optimizer, start, total_iters=warmup_steps)
     cosine = CosineAnnealingLR(optimizer, total_steps - warmup_steps)
     return SequentialLR(optimizer, [warmup, cosine], [warmup_steps])

@@ -36,6 +36,7 @@ from bcos_vit.layers import (
     TokenHead,
     Tokens,
     build_stem,
+    frozen,
     stem_strides,
 )
 from bcos_vit.layers.position import rotation
@@ -47,11 +48,6 @@ MAX_OUTS = (1, 2, 3)
 @pytest.fixture(params=[torch.float64, torch.float32], ids=["float64", "float32"])
 def dtype(request: pytest.FixtureRequest) -> torch.dtype:
     return request.param
-
-
-@pytest.fixture(autouse=True)
-def _seed() -> None:
-    torch.manual_seed(0)
 
 
 def shaken(brick: nn.Module, dtype: torch.dtype) -> nn.Module:
@@ -137,6 +133,28 @@ def test_group_norm(groups: int, bias: bool, dtype: torch.dtype) -> None:
     norm = shaken(GroupNorm(4, groups=groups, eps=1e-3, bias=bias), dtype)
     twin = group_norm_twin(norm.weight, groups, norm.bias, eps=1e-3)
     assert_laws(norm, torch.randn(2, 4, 3, 2, dtype=dtype) + 2, twin, unreached=("bias",))
+
+
+LOW = pytest.mark.parametrize("low", [torch.bfloat16, torch.float16], ids=str)
+NORMS = pytest.mark.parametrize("make", [LayerNorm, GroupNorm])
+
+
+@pytest.mark.parametrize("given", ["float32", "low"])
+@LOW
+@NORMS
+def test_norms_give_the_same_under_autocast(make: type[nn.Module], low: torch.dtype, given: str) -> None:
+    norm, x = make(6), torch.randn(2, 6, 3, 6) + 2
+    with torch.autocast("cpu", low):
+        assert_same_forward(norm, x if given == "float32" else x.to(low))
+
+
+@LOW
+@NORMS
+def test_norms_of_low_precision_are_rounded_at_the_end(make: type[nn.Module], low: torch.dtype) -> None:
+    norm, x = make(6).to(low), (torch.randn(2, 6, 3, 6) + 100).to(low)  # a variance that low precision would lose
+    assert_same_forward(norm, x, 2**-7)
+    with frozen():
+        assert_close(norm(x), make(6).double()(x.double()), 2**-7)
 
 
 # --- attention and MLP ---

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from toys import deviation
 
 import bcos_vit
 from bcos_vit.explanation.colour import render
 from bcos_vit.models.spec import ViTSpec
 from bcos_vit.models.vit import ViT
 from bcos_vit.models.weights import from_published
+from toys import deviation
 
 FILE = Path(__file__).parents[1] / "golden" / "bcos.npz"
 Golden = dict[str, np.ndarray]

@@ -18,13 +18,13 @@ from bcos.modules.bcoslinear import BcosLinear
 from bcos.modules.common import BcosSequential
 from bcos.modules.logitlayer import LogitLayer
 from torch import Tensor, nn
-from toys import deviation, images_for, perturb_norms, random_images, toy
 
 import bcos_vit
 from bcos_vit.explanation.colour import render
 from bcos_vit.models.vit import ViT
 from bcos_vit.models.weights import from_published, to_published
 from bcos_vit.models.zoo import SPECS
+from toys import deviation, images_for, perturb_norms, random_images, toy
 
 NAMES = [name for name in SPECS if "rope" not in name and "digits" not in name]
 BCOS_NAMES = [name for name in NAMES if name.startswith("bcos")]
@@ -56,13 +56,21 @@ def entry_point(name: str, depth: int) -> nn.Module:
 def by_hand(model: ViT) -> nn.Module:
     """The reference's classes put together for any spec; its entry points fix the bias and most sizes."""
     spec = model.spec
-    sizes = dict(dim=spec.width, depth=spec.depth, heads=spec.heads, mlp_dim=spec.mlp_width, channels=spec.channels)
-    sizes |= dict(image_size=spec.image_size // spec.stem_stride, patch_size=spec.patch_size // spec.stem_stride)
-    sizes |= dict(num_classes=spec.num_classes, conv_stem=list(spec.stem) or None)
+    sizes = {
+        "image_size": spec.image_size // spec.stem_stride,
+        "patch_size": spec.patch_size // spec.stem_stride,
+        "num_classes": spec.num_classes,
+        "channels": spec.channels,
+        "conv_stem": list(spec.stem) or None,
+        "dim": spec.width,
+        "depth": spec.depth,
+        "heads": spec.heads,
+        "mlp_dim": spec.mlp_width,
+    }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it warns whoever builds it this way
         if spec.family == "standard":
-            layers = dict(linear_layer=nn.Linear, conv2d_layer=nn.Conv2d, act_layer=nn.GELU)
+            layers = {"linear_layer": nn.Linear, "conv2d_layer": nn.Conv2d, "act_layer": nn.GELU}
             return SimpleViT(**sizes, **layers, norm_layer=nn.LayerNorm, norm2d_layer=DetachableGNLayerNorm2d).eval()
         vit = SimpleViT(
             **sizes,

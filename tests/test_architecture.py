@@ -1,0 +1,70 @@
+"""The floor plan: arrows, a light facade, and names that do not hide each other."""
+
+import importlib
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import bcos_vit
+
+ROOT = Path(__file__).parents[1]
+MODULES = sorted(m.name for m in pkgutil.walk_packages(bcos_vit.__path__, "bcos_vit."))
+HEAVY = ("lightning", "hydra", "captum", "wandb", "matplotlib", "gradio", "sklearn", "torchmetrics", "timm")
+
+
+def test_arrows_go_down_only():
+    done = subprocess.run(
+        [sys.executable, "-c", "from importlinter.cli import lint_imports_command; lint_imports_command()"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "0 broken" in done.stdout
+
+
+def test_facade_is_light():
+    code = f"import sys, bcos_vit; print([m for m in {HEAVY} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_facade_has_the_public_names():
+    names = "collapse explain frozen create_model list_models predict TopK Contrast LinearMap Explanation LedgerError"
+    for name in [*names.split(), "ViTSpec", "__version__"]:
+        assert name in bcos_vit.__all__
+        assert hasattr(bcos_vit, name)
+
+
+@pytest.mark.parametrize("name", ["bcos_vit", *MODULES])
+def test_no_module_bears_the_name_of_something_exported_beside_it(name):
+    module = importlib.import_module(name)
+    for sub in pkgutil.iter_modules(getattr(module, "__path__", [])):
+        beside = getattr(module, sub.name, None)
+        assert beside is None or beside is sys.modules.get(f"{name}.{sub.name}"), f"{name}.{sub.name}"
+
+
+@pytest.mark.parametrize("name", ["bcos_vit", *MODULES])
+def test_everything_exported_exists_and_is_documented(name):
+    module = importlib.import_module(name)
+    assert module.__doc__
+    for exported in getattr(module, "__all__", []):
+        assert hasattr(module, exported)
+        if exported != "__version__":
+            assert getattr(module, exported).__doc__, exported
+
+
+def test_files_are_short():
+    long = {str(p): n for p in ROOT.glob("bcos_vit/**/*.py") if (n := len(p.read_text().splitlines())) > 300}
+    assert not long
+
+
+def test_nothing_reads_outside_the_repository():
+    # a user has the repository only
+    for path in [*ROOT.glob("bcos_vit/**/*.py"), *ROOT.glob("tests/**/*.py"), *ROOT.glob("configs/**/*.yaml")]:
+        if path != Path(__file__):
+            assert "../shared" not in path.read_text(), path
