@@ -77,7 +77,7 @@ def assert_same_forward(brick: nn.Module, x: Tensor, rtol: float | None = None) 
         learning = brick(x)
         with frozen():
             explaining = brick(x)
-    assert explaining.dtype == learning.dtype
+    assert explaining.dtype == learning.dtype, f"frozen {explaining.dtype}, unfrozen {learning.dtype}"
     assert_close(explaining, learning, rtol, "frozen and unfrozen output")
 
 

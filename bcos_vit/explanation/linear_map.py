@@ -75,8 +75,8 @@ class LinearMap:
         Raises as :func:`~bcos_vit.explanation.targets.resolve` does for a target that does not fit.
         """
         resolved = resolve(target, self.logits)
-        rows = [self.row_of(coefficients).weights for coefficients in resolved.coefficients(self.logits)]
-        return rows[0] if resolved.classes.dim() == 1 else torch.stack(rows, dim=1)
+        rows = [self.row_of(single.coefficients(self.logits)).weights for single in resolved.singles()]
+        return torch.stack(rows, dim=1) if resolved.several else rows[0]
 
     def matrix(self) -> Tensor:
         """The whole map, (B, K, C, H, W), at K backward passes: for small models and few classes."""

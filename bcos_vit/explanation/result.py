@@ -135,10 +135,7 @@ class Explanation:
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Explanation:
         """Read what :meth:`save` wrote; ``ValueError`` in a sentence for any other file."""
-        tensors, method, cost = files.read(path)
-        constants = {name.removeprefix(_CONSTANT): t for name, t in tensors.items() if name.startswith(_CONSTANT)}
-        fields = {name: t for name, t in tensors.items() if not name.startswith(_CONSTANT)}
-        return cls(**fields, constants=constants, method=method, cost=cost)
+        return cls._of(*files.read(path))
 
     def numpy(self) -> dict[str, np.ndarray]:
         """Every field and every line of the ledger as arrays, named as here; constants as ``constants.<name>``."""
@@ -157,6 +154,14 @@ class Explanation:
         axis = self.images.dim() - 3
         chosen = self._apply(lambda t: t.select(axis, number))
         return dataclasses.replace(chosen, images=self.images)
+
+    @classmethod
+    def stack(cls, parts: Sequence[Explanation]) -> Explanation:
+        """Explanations of the same batch for T targets as one, with the target axis after B."""
+        first = parts[0]
+        fields = {name: torch.stack([p._fields()[name] for p in parts], dim=1) for name in first._fields()}
+        cost = 1 + sum(part.cost - 1 for part in parts)  # the forward pass is shared
+        return cls._of(fields | {"images": first.images}, first.method, cost)
 
     def __len__(self) -> int:
         self._require_batch()
@@ -177,11 +182,15 @@ class Explanation:
         tensors = {name: value for name, value in values.items() if isinstance(value, Tensor)}
         return tensors | {f"{_CONSTANT}{name}": constant for name, constant in self.constants.items()}
 
+    @classmethod
+    def _of(cls, fields: dict[str, Tensor], method: str, cost: float) -> Explanation:
+        constants = {name.removeprefix(_CONSTANT): t for name, t in fields.items() if name.startswith(_CONSTANT)}
+        own: dict[str, Any] = {name: t for name, t in fields.items() if not name.startswith(_CONSTANT)}
+        own.setdefault("probability", None)
+        return cls(**own, constants=constants, method=method, cost=cost)
+
     def _apply(self, function: Callable[[Tensor], Tensor]) -> Explanation:
-        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        changed: dict[str, Any] = {name: function(value) for name, value in values.items() if isinstance(value, Tensor)}
-        constants = {name: function(value) for name, value in self.constants.items()}
-        return dataclasses.replace(self, **changed, constants=constants)
+        return self._of({name: function(t) for name, t in self._fields().items()}, self.method, self.cost)
 
     def _total(self, terms: dict[str, Tensor]) -> Tensor:
         return sum(terms.values(), torch.zeros_like(self.logit, dtype=at_least_float32(self.logit.dtype)))

@@ -41,13 +41,19 @@ class Resolved:
     against: Tensor | None = None
     """(B,) for a contrast."""
 
-    def coefficients(self, logits: Tensor) -> list[Tensor]:
-        """What is explained as combinations of logits: for each of the T targets (B, K), mostly zeros."""
-        columns = self.classes.unsqueeze(1) if self.classes.dim() == 1 else self.classes
-        combinations = [torch.zeros_like(logits).scatter(1, column[:, None], 1) for column in columns.unbind(1)]
-        if self.against is not None:
-            combinations = [c.scatter_add(1, self.against[:, None], -torch.ones_like(c)) for c in combinations]
-        return combinations
+    @property
+    def several(self) -> bool:
+        """Whether there is a target axis."""
+        return self.classes.dim() == 2
+
+    def singles(self) -> list[Resolved]:
+        """The T targets one by one, each with (B,) classes."""
+        return [Resolved(column) for column in self.classes.unbind(1)] if self.several else [self]
+
+    def coefficients(self, logits: Tensor) -> Tensor:
+        """What a single target explains as a combination of logits: (B, K), mostly zeros."""
+        chosen = torch.zeros_like(logits).scatter(1, self.classes[:, None], 1)
+        return chosen if self.against is None else chosen.scatter(1, self.against[:, None], -1)
 
 
 def resolve(target: Target, logits: Tensor) -> Resolved:

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from laws import assert_close, jacobian
 from torch import Tensor, nn
 
 from bcos_vit.layers import BcosConv2d, BcosLinear, LayerNorm, frozen
+from laws import assert_close, jacobian
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "bcos.npz"
 RTOL = {torch.float64: 1e-9, torch.float32: 1e-4}

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 import torch
-from laws import assert_close, bcos_conv, bcos_linear, unit_rows
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
 from bcos_vit.layers import BcosConv2d, BcosLinear, frozen
 from bcos_vit.layers.bcos import Convolution, Dense
+from laws import assert_close, bcos_conv, bcos_linear, unit_rows
 
 EXPONENTS = (1.25, 1.5, 2, 2.5, 3)
 GEOMETRIES: dict[str, dict[str, Any]] = {
@@ -353,6 +353,12 @@ def test_norm_is_computed_in_float32(kind: str, autocast: bool) -> None:
     assert n.dtype == torch.float32
     eps = 0 if kind == "linear" else 1e-6
     assert_close(n.flatten(), (x.double().square().sum() + eps).sqrt()[None], 1e-6)
+
+
+def test_rows_are_normalised_in_float32() -> None:
+    layer = BcosLinear(50, 20, b=1).bfloat16()
+    rows = layer(torch.eye(50).bfloat16()).T
+    assert torch.equal(rows, unit_rows(layer.weight.detach().double()).bfloat16())  # rounded once
 
 
 @BOTH_MODES

@@ -9,6 +9,11 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from torch import Tensor, nn
+
+import bcos_vit.layers
+from bcos_vit.layers import BcosLinear, LayerNorm, frozen
+from bcos_vit.layers.position import rotation
 from laws import (
     Twin,
     assert_close,
@@ -25,11 +30,6 @@ from laws import (
     mixing_twin,
     plain_twin,
 )
-from torch import Tensor, nn
-
-import bcos_vit.layers
-from bcos_vit.layers import BcosLinear, LayerNorm, frozen
-from bcos_vit.layers.position import rotation
 
 Swap = tuple[str, str]
 GRID = (2, 2)

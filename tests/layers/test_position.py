@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from laws import assert_close, turned
 from torch import Tensor
 
 from bcos_vit.layers.position import Rotation, rotate, rotation, sincos_code
+from laws import assert_close, turned
 
 GRIDS = [(1, 1), (3, 3), (2, 5), (4, 1)]
 DOUBLE = torch.zeros((), dtype=torch.float64)

@@ -4,22 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from laws import (
-    Twin,
-    assert_close,
-    assert_closed_form,
-    assert_linear_when_frozen,
-    assert_same_forward,
-    chain,
-    conv_twin,
-    group_norm_twin,
-    layer_norm_twin,
-    linear_twin,
-    mean_twin,
-    mixing_twin,
-    patch_twin,
-    plain_twin,
-)
 from torch import Tensor, nn
 
 from bcos_vit.layers import (
@@ -40,6 +24,22 @@ from bcos_vit.layers import (
     stem_strides,
 )
 from bcos_vit.layers.position import rotation
+from laws import (
+    Twin,
+    assert_close,
+    assert_closed_form,
+    assert_linear_when_frozen,
+    assert_same_forward,
+    chain,
+    conv_twin,
+    group_norm_twin,
+    layer_norm_twin,
+    linear_twin,
+    mean_twin,
+    mixing_twin,
+    patch_twin,
+    plain_twin,
+)
 
 EXPONENTS = (1, 1.5, 2, 2.5)
 MAX_OUTS = (1, 2, 3)

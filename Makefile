@@ -1,0 +1,36 @@
+# Two commands do all: `make train` and `make test`. Both set up .venv first.
+PYTHON ?= python3
+VENV ?= .venv
+JOBS ?= 2
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: train test test-slow lint format clean
+
+train: $(INSTALLED)  ## train the embedded default and show what it learnt
+	$(BIN)/python train.py
+
+# One thread a process: several small tests at once are faster than one test on many threads.
+test: $(INSTALLED)  ## everything but slow, at most 6 minutes on two cores
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) -m "not slow"
+
+test-slow: $(INSTALLED)  ## the rest
+	$(BIN)/python -m pytest -q -m slow
+
+lint: $(INSTALLED)  ## style, types, and the arrows of the floor plan
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q -c constraints.txt -e ".[dev]"
+	touch $@
