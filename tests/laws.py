@@ -17,7 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from bcos_vit.layers import frozen
 
-RTOL = {torch.float64: 1e-12, torch.float32: 1e-5}
+RTOL = {torch.float64: 1e-12, torch.float32: 1e-5, torch.float16: 1e-3, torch.bfloat16: 8e-3}
 """Of the largest entry: what rounding may do to one brick."""
 
 Function = Callable[[Tensor], Tensor]

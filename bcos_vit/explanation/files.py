@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -22,7 +23,8 @@ def write(path: str | os.PathLike[str], tensors: dict[str, Tensor], method: str,
     with replacing(path) as temporary:
         # Copies, since fields may share memory, which the format cannot express.
         copies = {name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}
-        save_file(copies, temporary, {"format": FORMAT, "method": method, "cost": repr(cost)})
+        metadata = {"format": FORMAT, "method": method, "cost": repr(cost), "fields": json.dumps(list(tensors))}
+        save_file(copies, temporary, metadata)  # which sorts the tensors, hence the list of their order
 
 
 def read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], str, float]:
@@ -32,9 +34,9 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], str, float]:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-    except SafetensorError as error:
-        raise ValueError(f"{os.fspath(path)} is not a safetensors file: {error}") from error
-    if metadata.get("format") != FORMAT:
-        raise ValueError(f"{os.fspath(path)} holds no explanation: its format is {metadata.get('format')!r}")
+            if metadata.get("format") != FORMAT:
+                raise ValueError(f"{os.fspath(path)} holds no explanation: its format is {metadata.get('format')!r}")
+            tensors = {name: file.get_tensor(name) for name in json.loads(metadata["fields"])}
+    except (SafetensorError, KeyError) as error:
+        raise ValueError(f"{os.fspath(path)} is not a whole safetensors file: {error}") from error
     return tensors, metadata["method"], float(metadata["cost"])

@@ -135,7 +135,11 @@ class Explanation:
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Explanation:
         """Read what :meth:`save` wrote; ``ValueError`` in a sentence for any other file."""
-        return cls._of(*files.read(path))
+        fields, method, cost = files.read(path)
+        try:
+            return cls._of(fields, method, cost)
+        except TypeError as error:
+            raise ValueError(f"{os.fspath(path)} does not hold a whole explanation: {error}") from error
 
     def numpy(self) -> dict[str, np.ndarray]:
         """Every field and every line of the ledger as arrays, named as here; constants as ``constants.<name>``."""
@@ -152,8 +156,8 @@ class Explanation:
         if self.target.dim() == self.images.dim() - 3:
             raise TypeError("every image has one target only: there are no others to choose from")
         axis = self.images.dim() - 3
-        chosen = self._apply(lambda t: t.select(axis, number))
-        return dataclasses.replace(chosen, images=self.images)
+        fields = {n: t if n == "images" else t.select(axis, number) for n, t in self._fields().items()}
+        return self._of(fields, self.method, self.cost)
 
     @classmethod
     def stack(cls, parts: Sequence[Explanation]) -> Explanation:
@@ -169,7 +173,7 @@ class Explanation:
 
     def __getitem__(self, index: int | slice) -> Explanation:
         self._require_batch()
-        if not isinstance(index, int | slice):
+        if isinstance(index, bool) or not isinstance(index, int | slice):
             raise TypeError(f"index an explanation with a number or a slice, found {type(index).__name__}")
         return self._apply(lambda t: t[index])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,7 +17,7 @@ class TopK:
     k: int
 
     def __post_init__(self) -> None:
-        if isinstance(self.k, bool) or not isinstance(self.k, int) or self.k < 1:
+        if isinstance(self.k, bool) or not hasattr(self.k, "__index__") or operator.index(self.k) < 1:
             raise ValueError(f"TopK needs a whole number of at least 1, found {self.k!r}")
 
 
@@ -103,8 +104,8 @@ def _classes(given: object, logits: Tensor) -> Tensor:
         classes = torch.as_tensor(given, device=logits.device)
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"target must be whole class numbers, found {given!r}") from error
-    if classes.is_floating_point() or classes.is_complex() or classes.dtype == torch.bool:
-        raise TypeError(f"target must be whole class numbers, found {classes.dtype}")
+    if classes.numel() and (classes.is_floating_point() or classes.is_complex() or classes.dtype == torch.bool):
+        raise TypeError(f"target must be whole class numbers, found {classes.flatten()[0].item()} ({classes.dtype})")
     outside = classes[(classes < 0) | (classes >= logits.shape[1])]
     if outside.numel():
         raise ValueError(f"target {int(outside[0])} is out of range: the classes are 0 to {logits.shape[1] - 1}")

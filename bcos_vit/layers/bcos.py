@@ -4,7 +4,7 @@ B. Boehle, M. Fritz, B. Schiele, "B-cos Networks", CVPR 2022, arXiv 2205.10268, 
 the B-cos v2 release. There are two rules for one forward pass:
 
 * *learning*: an autograd function whose backward is the closed form of the true gradient, in as few passes over
-  memory as it takes. It is differentiable once, and refuses to be differentiated twice.
+  memory as it takes. Differentiated again, it works from its inputs, not from what it stored.
 * *explaining* (inside :func:`~bcos_vit.layers.mode.frozen`): ordinary tensor operations in which |cos| and the norm
   are frozen, so that autograd prunes the weights' gradients when only the image's are asked for, and can
   differentiate again.
@@ -20,7 +20,6 @@ from typing import Any, NamedTuple, Protocol
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn.grad import conv2d_input, conv2d_weight
 
 from bcos_vit.layers.mode import at_least_float32, freeze, is_frozen
@@ -88,7 +87,8 @@ class Convolution(NamedTuple):
     def norm(self, x: Tensor) -> Tensor:
         wide = x.to(at_least_float32(x.dtype))
         squares = wide.square().unflatten(1, (self.groups, -1)).sum(2)
-        sums = F.conv2d(squares, self._ones(squares), None, self.stride, self.padding, 1, self.groups)
+        with torch.autocast(x.device.type, enabled=False):  # which would take the squares back to low precision
+            sums = F.conv2d(squares, self._ones(squares), None, self.stride, self.padding, 1, self.groups)
         return (sums + 1e-6).sqrt()
 
     def input_gradient(self, g: Tensor, x: Tensor, w: Tensor) -> Tensor:
@@ -121,6 +121,15 @@ def strongest(l: Tensor, axis: int, max_out: int) -> tuple[Tensor, Tensor]:  # n
     return l.unflatten(axis, (-1, max_out)).max(axis + 1)
 
 
+def aligned(x: Tensor, w: Tensor, linear: Map, max_out: int) -> tuple[Tensor, ...]:
+    """``l = w.x`` after MaxOut, the norm of the input, and with MaxOut the winners' numbers."""
+    l = linear(x, w)  # noqa: E741
+    if max_out == 1:
+        return l, linear.norm(x)
+    l, winner = strongest(l, linear.axis, max_out)  # noqa: E741
+    return l, linear.norm(x), winner
+
+
 class BcosLearning(torch.autograd.Function):
     """Closed-form gradient of the B-cos transform by its input and its unit-norm weight.
 
@@ -131,11 +140,7 @@ class BcosLearning(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, w: Tensor, linear: Map, b: float, max_out: int) -> tuple[Tensor, ...]:
-        l = linear(x, w)  # noqa: E741
-        winner: list[Tensor] = []
-        if max_out > 1:
-            l, *winner = strongest(l, linear.axis, max_out)  # noqa: E741
-        n = linear.norm(x)
+        l, n, *winner = aligned(x, w, linear, max_out)  # noqa: E741
         return cosine_power(l, linear.per_unit(n, l.shape[linear.axis]), b).mul(l), l, n, *winner
 
     @staticmethod
@@ -146,10 +151,13 @@ class BcosLearning(torch.autograd.Function):
         ctx.save_for_backward(x, w, *output[1:])
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, g: Tensor, *_: None) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, g: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
+        if g is None:
+            return None, None, None, None, None
+        linear, b, max_out = ctx.linear, ctx.b, ctx.max_out
         x, w, l, n, *winner = ctx.saved_tensors  # noqa: E741
-        linear, b = ctx.linear, ctx.b
+        if torch.is_grad_enabled():  # to be differentiated again: what forward stored would hide from the tape
+            l, n, *winner = aligned(x, w, linear, max_out)  # noqa: E741
         per_unit = linear.per_unit(n, l.shape[linear.axis])
         if b == 2:
             slope = g * (l.abs() / per_unit)
@@ -159,10 +167,10 @@ class BcosLearning(torch.autograd.Function):
             slope = g * ((b - 1) * (cos + COSINE_EPS).pow(b - 2) * cos)
             dl = slope + g * (cos + COSINE_EPS).pow(b - 1)
         dl = dl.to(g.dtype)
-        if winner:
-            axis = linear.axis % l.dim()
-            full = dl.new_zeros(*l.shape[: axis + 1], ctx.max_out, *l.shape[axis + 1 :])
-            dl = full.scatter(axis + 1, winner[0].unsqueeze(axis + 1), dl.unsqueeze(axis + 1)).flatten(axis, axis + 1)
+        if max_out > 1:
+            axis = linear.axis % l.dim() + 1
+            full = dl.new_zeros(*l.shape[:axis], max_out, *l.shape[axis:])
+            dl = full.scatter(axis, winner[0].unsqueeze(axis), dl.unsqueeze(axis)).flatten(axis - 1, axis)
         dx = dw = None
         if ctx.needs_input_grad[0]:
             dn = -linear.sum_units(slope * l) / n

@@ -1,6 +1,7 @@
 """Layer and group norm that are linear while explaining: the mean is a linear map, the variance is frozen.
 
-B-cos v2, arXiv 2306.10898, section 3.3. Statistics are computed in float32 at least.
+B-cos v2, arXiv 2306.10898, section 3.3. Statistics are computed in float32 at least;
+the result has the dtype of the input, under autocast too, in both modes.
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ class LayerNorm(nn.LayerNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         if not is_frozen():
-            return F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
+            return F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps).to(x.dtype)
         y = standardise(x, (-1,), self.eps) * self.weight
-        return (y if self.bias is None else y + self.bias).to(_output_dtype(x))
+        return (y if self.bias is None else y + self.bias).to(x.dtype)
 
 
 class GroupNorm(nn.GroupNorm):
@@ -42,12 +43,7 @@ class GroupNorm(nn.GroupNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         if not is_frozen():
-            return F.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
+            return F.group_norm(x, self.num_groups, self.weight, self.bias, self.eps).to(x.dtype)
         grouped = x.unflatten(1, (self.num_groups, -1))
         y = standardise(grouped, (2, 3, 4), self.eps).flatten(1, 2) * self.weight[:, None, None]
-        return (y if self.bias is None else y + self.bias[:, None, None]).to(_output_dtype(x))
-
-
-def _output_dtype(x: Tensor) -> torch.dtype:
-    # Autocast runs the fused norms in float32 and leaves their result there; without it they keep the input's dtype.
-    return at_least_float32(x.dtype) if torch.is_autocast_enabled(x.device.type) else x.dtype
+        return (y if self.bias is None else y + self.bias[:, None, None]).to(x.dtype)

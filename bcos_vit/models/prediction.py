@@ -36,8 +36,8 @@ def predict(model: ViT, images: Tensor, k: int = 5) -> Prediction:
     ValueError
         If ``k`` is below 1, or the images do not fit the model.
     """
-    if k < 1:
-        raise ValueError(f"k must be at least 1, found {k}")
+    if not isinstance(k, int) or k < 1:
+        raise ValueError(f"k must be a whole number of at least 1, found {k}")
     with torch.no_grad():
         logits = model(images)
         top = logits.topk(min(k, logits.shape[1]))

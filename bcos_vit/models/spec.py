@@ -78,6 +78,8 @@ class ViTSpec:
         return super().__new__(cls)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.stem, list | tuple):
+            raise ValueError(f"stem must be a sequence of channel numbers, found {self.stem!r}")
         object.__setattr__(self, "stem", tuple(self.stem))
         for name, kinds in (("family", Family), ("position", Position), ("value", Value), ("head", Head)):
             if getattr(self, name) not in get_args(kinds):

@@ -95,14 +95,17 @@ def load_model(path: Path) -> tuple[ViT, tuple[str, ...] | None]:
         raise ValueError(f"{path} is not a safetensors file: {error}") from error
     if metadata.get("format") != FORMAT:
         raise ValueError(f"{path} is no weights file of bcos_vit: its format is {metadata.get('format')!r}")
-    model = ViT(ViTSpec(**json.loads(metadata["spec"])))
+    try:
+        model = ViT(ViTSpec(**json.loads(metadata["spec"])))
+        names = json.loads(metadata["class_names"])
+    except (KeyError, ValueError, TypeError) as error:
+        raise ValueError(f"{path} holds no usable spec: {error!r}") from error
     expected = model.state_dict()
     wrong = sorted(expected.keys() ^ state.keys())
     wrong += sorted(k for k in expected.keys() & state.keys() if expected[k].shape != state[k].shape)
     if wrong:
         raise ValueError(f"{path} does not fit its own spec: {len(wrong)} tensors differ, as {', '.join(wrong[:3])}")
     model.load_state_dict(state, assign=True)
-    names = json.loads(metadata["class_names"])
     return model.eval(), None if names is None else tuple(names)
 
 
@@ -151,6 +154,8 @@ def from_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if bcos and not key.startswith("0."):
             raise ValueError(f"key {key!r} does not belong to a published B-cos ViT: all of its keys start with '0.'")
         module, _, parameter = key.removeprefix("0." if bcos else "").rpartition(".")
+        if parameter not in (("weight",) if bcos else ("weight", "bias")):
+            raise ValueError(f"key {key!r} does not belong to a published ViT: it has no {parameter!r}")
         if qkv := re.fullmatch(_pattern(_QKV), module):
             attention = f"blocks.{qkv[1]}.attention"
             width = tensor.shape[0] // 3

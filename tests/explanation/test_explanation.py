@@ -365,7 +365,7 @@ def test_files_that_are_no_explanations(model: ViT, images: Tensor, tmp_path: Pa
     with pytest.raises(FileNotFoundError, match="no explanation file"):
         Explanation.load(tmp_path)
     (tmp_path / "text.safetensors").write_text("no tensors here")
-    with pytest.raises(ValueError, match=r"text\.safetensors is not a safetensors file"):
+    with pytest.raises(ValueError, match=r"text\.safetensors is not a whole safetensors file"):
         Explanation.load(tmp_path / "text.safetensors")
     save_file({"weights": torch.ones(2)}, tmp_path / "bare.safetensors")
     with pytest.raises(ValueError, match=r"bare\.safetensors holds no explanation.*None"):

@@ -61,7 +61,6 @@ def assert_gradcheck(layer: nn.Module, x: Tensor, fast: bool) -> None:
         lambda x, w: functional_call(layer, {"weight": w}, x),
         (x.requires_grad_(), weight),
         fast_mode=fast,
-        check_undefined_grad=False,  # has a test of its own
     )
 
 
@@ -192,15 +191,33 @@ def test_no_gradient_from_above_is_no_gradient_below() -> None:
     assert layer.weight.grad is None
 
 
-@pytest.mark.parametrize("b", [1.5, 2])
+def assert_gradgradcheck(layer: nn.Module, x: Tensor) -> None:
+    weight = layer.weight.detach().clone().requires_grad_()
+    torch.autograd.gradgradcheck(lambda x, w: functional_call(layer, {"weight": w}, x), (x.requires_grad_(), weight))
+
+
+@pytest.mark.parametrize("max_out", [1, 2])
+@pytest.mark.parametrize("b", [1.5, 2, 2.5])
+def test_the_second_derivative_is_right(b: float, max_out: int) -> None:
+    layer = BcosLinear(4, 3, b=b, max_out=max_out).double()
+    assert_gradgradcheck(layer, calm_input(lambda x: bcos_linear(x, layer.weight.detach(), 1), (2, 4), max_out))
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+def test_the_second_derivative_of_a_convolution_is_right(geometry: str) -> None:
+    layer = conv(2, 1, geometry).double()
+    assert_gradgradcheck(layer, calm_input(conv_lines(layer, geometry), (1, 4, 3, 3), 1))
+
+
 @pytest.mark.parametrize("above", [Tensor.sum, lambda y: y.square().sum()], ids=["constant", "depends-on-y"])
-def test_a_second_derivative_is_refused_rather_than_wrong(b: float, above: Callable[[Tensor], Tensor]) -> None:
-    # A gradient penalty must not be dropped without a word, whatever the gradient that arrives from above.
-    layer, x = BcosLinear(4, 3, b=b), torch.randn(2, 4, requires_grad=True)
-    loss = above(layer(x))
-    (dx,) = torch.autograd.grad(loss, x, create_graph=True)
-    with pytest.raises(RuntimeError, match="differentiate twice"):
-        (loss + dx.square().sum()).backward()
+def test_a_gradient_penalty_reaches_the_weights(above: Callable[[Tensor], Tensor]) -> None:
+    layer, x = BcosLinear(4, 3).double(), torch.randn(2, 4).double().requires_grad_()
+
+    def penalty(transform: Callable[[Tensor], Tensor]) -> Tensor:
+        (dx,) = torch.autograd.grad(above(transform(x)), x, create_graph=True)
+        return torch.autograd.grad(dx.square().sum(), layer.weight)[0]
+
+    assert_close(penalty(layer), penalty(lambda x: bcos_linear(x, layer.weight, 2, hold=identity)), 1e-10)
 
 
 # --- what a B-cos layer is ---

@@ -17,6 +17,7 @@ from bcos_vit.layers import (
     PoolHead,
     SixChannels,
     Standardised,
+    StemStage,
     TokenHead,
     Tokens,
     build_stem,
@@ -214,6 +215,27 @@ def test_mlp(dtype: torch.dtype) -> None:
         layer_norm_twin(mlp.norm.weight), linear_twin(mlp.expand.weight, 1.5), linear_twin(mlp.contract.weight, 2, 2)
     )
     assert_laws(mlp, torch.randn(2, 3, 4, dtype=dtype), twin)
+
+
+def test_conventional_activations_come_after_the_maps() -> None:
+    class Step(nn.Module):
+        """An affine map that does not commute with the others, nor with squaring."""
+
+        def __init__(self, factor: float, shift: float) -> None:
+            super().__init__()
+            self.factor, self.shift = factor, shift
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.factor * x + self.shift
+
+    class Square(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x * x
+
+    x = torch.tensor([[[1.0]]])
+    mlp = Mlp(norm=Step(2, 1), expand=Step(3, 1), activation=Square(), contract=Step(5, 1))
+    assert float(mlp(x)) == 5 * (3 * (2 * 1 + 1) + 1) ** 2 + 1
+    assert float(StemStage(Step(2, 1), Step(3, 1), Square())(x)) == (3 * (2 * 1 + 1) + 1) ** 2
 
 
 # --- the two ends ---

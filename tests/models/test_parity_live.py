@@ -157,7 +157,7 @@ def test_published_models_in_full(name: str) -> None:
         {"b": 2.5},
         {"max_out": 2},
         {"stem_max_out": 2},
-        {"b": 1.5, "max_out": 2, "stem_max_out": 3},
+        {"max_out": 2, "stem_max_out": 3},
     ],
     ids=str,
 )
