@@ -33,8 +33,9 @@ def evaluate(model: ViT, batches: Iterable[tuple[Tensor, Tensor]]) -> Report:
         If there are no images.
     """
     was_training, device = model.training, next(model.parameters()).device
-    accuracy = MulticlassAccuracy(model.spec.num_classes, average="micro").to(device)
-    residuals, shares = CatMetric().to(device), CatMetric().to(device)
+    # One process reads everything, also where others have trained along.
+    accuracy = MulticlassAccuracy(model.spec.num_classes, average="micro", sync_on_compute=False).to(device)
+    residuals, shares = (CatMetric(sync_on_compute=False).to(device) for _ in range(2))
     right: dict[int, Tensor] = {}
     wrong: list[tuple[Tensor, int, int]] = []
     count = 0

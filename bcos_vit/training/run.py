@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 from pathlib import Path
 
@@ -45,7 +44,11 @@ def train(config: DictConfig) -> Report | None:
     recipe = plain(config)
     reject_unknown("config key", recipe, CONFIG_KEYS)  # what "+key=value" adds would be ignored in silence
     reject_unknown("recipe key", recipe["recipe"], RECIPE_KEYS)
-    output = _new_folder(Path(recipe["output"]))
+    output = Path(recipe["output"])
+    best = BestCheckpoint(output / "checkpoints")
+    trainer: Trainer = build(config.trainer)(callbacks=[best], logger=build(config.logger))
+    if trainer.is_global_zero:
+        _make_new(output)
     lightning.seed_everything(recipe["seed"], workers=True, verbose=False)
     data: DataModule = build(config.data)
     model: ViT = build(config.model)
@@ -54,10 +57,9 @@ def train(config: DictConfig) -> Report | None:
     model.class_names = data.class_names
     model.train()
     classifier: Classifier = build(config.recipe.classifier)(model=model, recipe=recipe)
-    best = BestCheckpoint(output / "checkpoints")
-    trainer: Trainer = build(config.trainer)(callbacks=[best], logger=build(config.logger))
-    with replacing(output / "config.yaml") as temporary:
-        temporary.write_text(OmegaConf.to_yaml(config, resolve=True))
+    if trainer.is_global_zero:
+        with replacing(output / "config.yaml") as temporary:
+            temporary.write_text(OmegaConf.to_yaml(config, resolve=True))
     trainer.fit(classifier, data)
     if not trainer.is_global_zero:
         return None
@@ -71,18 +73,16 @@ def train(config: DictConfig) -> Report | None:
     return report
 
 
-def _new_folder(output: Path) -> Path:
-    """Make the output folder and see that it can be written to, before hours are spent."""
+def _make_new(folder: Path) -> None:
+    """Make the output folder and see that it is new and can be written to, before hours are spent."""
     try:
-        output.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=output):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise type(error)(f"cannot write to output folder {output}: {error.strerror or error}") from error
-    first = os.environ.get("LOCAL_RANK", "0") == "0"  # the processes it starts for the same run find it in use
-    if first and (occupied := next(output.iterdir(), None)):
-        raise FileExistsError(f"output folder {output} already holds {occupied.name}: give an empty or a new one")
-    return output
+        raise type(error)(f"cannot write to output folder {folder}: {error.strerror or error}") from error
+    if occupied := next(folder.iterdir(), None):
+        raise FileExistsError(f"output folder {folder} already holds {occupied.name}: give an empty or a new one")
 
 
 def _write(report: Report, model: ViT, recipe: dict[str, object], output: Path) -> None:

@@ -184,3 +184,12 @@ def test_default_run_reaches_the_promised_accuracy(tmp_path):
     assert float(residual.removeprefix("largest relative residual: ")) <= 1e-5
     assert share == "image share: 100 %"
     assert done.stdout.isascii()
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_model_and_one_of_them_reports(tmp_path):
+    done = _command(*SHORT, "trainer.devices=2", "+trainer.strategy=ddp", "output=run", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert [line.split(":")[0] for line in done.stdout.splitlines()].count("test accuracy") == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["run"]
+    assert create_model(tmp_path / "run/model.safetensors").class_names == Digits.class_names

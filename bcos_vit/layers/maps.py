@@ -1,0 +1,96 @@
+"""The linear maps inside B-cos layers, dense and convolutional: applied, measured and transposed.
+
+A B-cos layer needs of its linear map the map, the norm of what each output sees, and the transposes of both.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.grad import conv2d_input, conv2d_weight
+
+from bcos_vit.layers.mode import at_least_float32
+
+
+class Map(Protocol):
+    """A linear map ``x, w -> l``, the norm of what each output sees, and the transposes of both."""
+
+    @property
+    def axis(self) -> int: ...
+    def __call__(self, x: Tensor, w: Tensor) -> Tensor: ...
+    def norm(self, x: Tensor) -> Tensor: ...
+    def input_gradient(self, g: Tensor, x: Tensor, w: Tensor) -> Tensor: ...
+    def weight_gradient(self, g: Tensor, x: Tensor, w: Tensor) -> Tensor: ...
+    def add_norm_gradient(self, dx: Tensor, g: Tensor, x: Tensor) -> Tensor: ...
+    def per_unit(self, n: Tensor, units: int) -> Tensor: ...
+    def sum_units(self, t: Tensor) -> Tensor: ...
+
+
+class Dense(NamedTuple):
+    """(..., I) -> (..., O) with weight (O, I); the norm is (..., 1)."""
+
+    axis: int = -1
+
+    def __call__(self, x: Tensor, w: Tensor) -> Tensor:
+        return F.linear(x, w)
+
+    def norm(self, x: Tensor) -> Tensor:
+        return torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=at_least_float32(x.dtype)) + 1e-12
+
+    def input_gradient(self, g: Tensor, x: Tensor, w: Tensor) -> Tensor:
+        return g @ w
+
+    def weight_gradient(self, g: Tensor, x: Tensor, w: Tensor) -> Tensor:
+        return g.reshape(-1, g.shape[-1]).T @ x.reshape(-1, x.shape[-1])
+
+    def add_norm_gradient(self, dx: Tensor, g: Tensor, x: Tensor) -> Tensor:
+        return dx.addcmul(x, g.to(x.dtype))
+
+    def per_unit(self, n: Tensor, units: int) -> Tensor:
+        return n
+
+    def sum_units(self, t: Tensor) -> Tensor:
+        return t.sum(-1, keepdim=True)
+
+
+class Convolution(NamedTuple):
+    """(B, C, H, W) -> (B, O, H', W') with weight (O, C/groups, kh, kw) and zero padding; the norm is (B, G, H', W')."""
+
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    groups: int
+    kernel: tuple[int, int]
+    axis: int = 1
+
+    def __call__(self, x: Tensor, w: Tensor) -> Tensor:
+        return F.conv2d(x, w, None, self.stride, self.padding, 1, self.groups)
+
+    def _ones(self, like: Tensor) -> Tensor:
+        return like.new_ones(self.groups, 1, *self.kernel)
+
+    def norm(self, x: Tensor) -> Tensor:
+        wide = x.to(at_least_float32(x.dtype))
+        squares = wide.square().unflatten(1, (self.groups, -1)).sum(2)
+        with torch.autocast(x.device.type, enabled=False):  # which would take the squares back to low precision
+            sums = F.conv2d(squares, self._ones(squares), None, self.stride, self.padding, 1, self.groups)
+        return (sums + 1e-6).sqrt()
+
+    def input_gradient(self, g: Tensor, x: Tensor, w: Tensor) -> Tensor:
+        return conv2d_input(x.shape, w, g, self.stride, self.padding, 1, self.groups)
+
+    def weight_gradient(self, g: Tensor, x: Tensor, w: Tensor) -> Tensor:
+        return conv2d_weight(x, w.shape, g, self.stride, self.padding, 1, self.groups)
+
+    def add_norm_gradient(self, dx: Tensor, g: Tensor, x: Tensor) -> Tensor:
+        shape = (x.shape[0], self.groups, *x.shape[2:])
+        spread = conv2d_input(shape, self._ones(g), g, self.stride, self.padding, 1, self.groups)
+        return dx.addcmul(x, self.per_unit(spread, x.shape[1]).to(x.dtype))
+
+    def per_unit(self, n: Tensor, units: int) -> Tensor:
+        return n if self.groups == 1 else n.repeat_interleave(units // self.groups, dim=1)
+
+    def sum_units(self, t: Tensor) -> Tensor:
+        return t.unflatten(1, (self.groups, -1)).sum(2)

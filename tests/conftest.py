@@ -1,0 +1,12 @@
+import pytest
+import torch
+
+
+def pytest_configure() -> None:
+    # The tensors of the tests are small: more threads wait for each other, above all where several processes run.
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _one_seed() -> None:
+    torch.manual_seed(0)
