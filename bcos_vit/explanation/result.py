@@ -39,12 +39,12 @@ class Explanation:
     """(B,) class numbers."""
     logit: Tensor
     """(B,), bias included; for a contrast the difference of two."""
-    probability: Tensor | None
-    """(B,) in [0, 1]; None for a contrast."""
     contributions: Tensor
     """(B, H, W), signed: what each pixel adds to the logit."""
     magnitude: Tensor
     """(B,) sum of |c_i logit_i| over the logits that are combined: the scale of the relative residual."""
+    probability: Tensor | None = None
+    """(B,) in [0, 1]; None for a contrast."""
     constants: dict[str, Tensor] = field(default_factory=dict)
     """Name -> (B,): what was added and is not the image. Only terms that exist, of "position" and "bias"."""
     weights: Tensor | None = None
@@ -162,8 +162,9 @@ class Explanation:
     @classmethod
     def stack(cls, parts: Sequence[Explanation]) -> Explanation:
         """Explanations of the same batch for T targets as one, with the target axis after B."""
-        first = parts[0]
-        fields = {name: torch.stack([p._fields()[name] for p in parts], dim=1) for name in first._fields()}
+        first, columns = parts[0], [part._fields() for part in parts]
+        names = [name for name in columns[0] if name != "images"]
+        fields = {name: torch.stack([column[name] for column in columns], dim=1) for name in names}
         cost = 1 + sum(part.cost - 1 for part in parts)  # the forward pass is shared
         return cls._of(fields | {"images": first.images}, first.method, cost)
 
@@ -190,7 +191,6 @@ class Explanation:
     def _of(cls, fields: dict[str, Tensor], method: str, cost: float) -> Explanation:
         constants = {name.removeprefix(_CONSTANT): t for name, t in fields.items() if name.startswith(_CONSTANT)}
         own: dict[str, Any] = {name: t for name, t in fields.items() if not name.startswith(_CONSTANT)}
-        own.setdefault("probability", None)
         return cls(**own, constants=constants, method=method, cost=cost)
 
     def _apply(self, function: Callable[[Tensor], Tensor]) -> Explanation:
