@@ -115,14 +115,14 @@ def unit_rows(weight: Tensor) -> Tensor:
     return rows / rows.square().sum(1, keepdim=True).sqrt()
 
 
-def dynamic_scale(l: Tensor, n: Tensor, b: float) -> Tensor:  # noqa: E741 - l = w.x, as in the paper
+def dynamic_scale(l: Tensor, n: Tensor, b: float) -> Tensor:
     """|cos|^(B-1), as published: without the stabilising term at B = 2."""
     cos = (l / n).abs()
     return torch.ones_like(cos) if b == 1 else cos if b == 2 else (cos + 1e-6) ** (b - 1)
 
 
 def bcos_linear(x: Tensor, weight: Tensor, b: float, max_out: int = 1, hold: Function = Tensor.detach) -> Tensor:
-    l = (x @ unit_rows(weight).T).unflatten(-1, (-1, max_out)).max(-1).values  # noqa: E741
+    l = (x @ unit_rows(weight).T).unflatten(-1, (-1, max_out)).max(-1).values
     n = x.square().sum(-1, keepdim=True).sqrt() + 1e-12
     return l * hold(dynamic_scale(l, n, b))
 
@@ -142,7 +142,7 @@ def bcos_conv(
 ) -> Tensor:
     rows = unit_rows(weight).unflatten(0, (groups, -1))
     patches = F.unfold(x, weight.shape[2:], padding=padding, stride=stride).unflatten(1, (groups, -1))  # (B, G, I, L)
-    l = torch.einsum("bgil,goi->bgol", patches, rows).unflatten(2, (-1, max_out)).max(3).values  # noqa: E741
+    l = torch.einsum("bgil,goi->bgol", patches, rows).unflatten(2, (-1, max_out)).max(3).values
     n = (patches.square().sum(2, keepdim=True) + 1e-6).sqrt()
     height = (x.shape[2] + 2 * padding[0] - weight.shape[2]) // stride[0] + 1
     return (l * hold(dynamic_scale(l, n, b))).flatten(1, 2).unflatten(2, (height, -1))

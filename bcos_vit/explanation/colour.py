@@ -1,4 +1,4 @@
-"""Rows of the linear map as colour images, as published with B-cos (B-cos v2 release; arXiv 2205.10268, section 5)."""
+"""Rows of the linear map as colour images, as published with B-cos (arXiv 2205.10268; v2 release)."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The B-cos transform, linear and convolutional: ``y = |cos(x, w)|^(B-1) * w.x`` with rows ``w`` of unit norm.
 
-B. Boehle, M. Fritz, B. Schiele, "B-cos Networks", CVPR 2022, arXiv 2205.10268, eq. 3 and 10; stabilising terms as in
+M. Boehle, M. Fritz, B. Schiele, "B-cos Networks", CVPR 2022, arXiv 2205.10268; stabilising terms as in
 the B-cos v2 release. There are two rules for one forward pass:
 
 * *learning*: an autograd function whose backward is the closed form of the true gradient, in as few passes over
@@ -28,13 +28,13 @@ COSINE_EPS = 1e-6
 """Added to |cos| before a power other than 1, so that its slope stays finite at zero (as published)."""
 
 
-def cosine_power(l: Tensor, n: Tensor, b: float) -> Tensor:  # noqa: E741 - l = w.x, as in the paper
+def cosine_power(l: Tensor, n: Tensor, b: float) -> Tensor:
     """The dynamic scale ``|cos|^(B-1)`` with ``cos = l / n``; at B = 2 without the stabilising term."""
     scale = l.abs() / n if b == 2 else ((l / n).abs() + COSINE_EPS).pow(b - 1)
     return scale.to(l.dtype)
 
 
-def strongest(l: Tensor, axis: int, max_out: int) -> tuple[Tensor, Tensor]:  # noqa: E741
+def strongest(l: Tensor, axis: int, max_out: int) -> tuple[Tensor, Tensor]:
     """MaxOut: the largest of each unit's ``max_out`` rows along ``axis``, and which it was."""
     axis %= l.dim()
     return l.unflatten(axis, (-1, max_out)).max(axis + 1)
@@ -42,10 +42,10 @@ def strongest(l: Tensor, axis: int, max_out: int) -> tuple[Tensor, Tensor]:  # n
 
 def aligned(x: Tensor, w: Tensor, linear: Map, max_out: int) -> tuple[Tensor, ...]:
     """``l = w.x`` after MaxOut, the norm of the input, and with MaxOut the winners' numbers."""
-    l = linear(x, w)  # noqa: E741
+    l = linear(x, w)
     if max_out == 1:
         return l, linear.norm(x)
-    l, winner = strongest(l, linear.axis, max_out)  # noqa: E741
+    l, winner = strongest(l, linear.axis, max_out)
     return l, linear.norm(x), winner
 
 
@@ -59,7 +59,7 @@ class BcosLearning(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, w: Tensor, linear: Map, b: float, max_out: int) -> tuple[Tensor, ...]:
-        l, n, *winner = aligned(x, w, linear, max_out)  # noqa: E741
+        l, n, *winner = aligned(x, w, linear, max_out)
         return cosine_power(l, linear.per_unit(n, l.shape[linear.axis]), b).mul(l), l, n, *winner
 
     @staticmethod
@@ -74,9 +74,9 @@ class BcosLearning(torch.autograd.Function):
         if g is None:
             return None, None, None, None, None
         linear, b, max_out = ctx.linear, ctx.b, ctx.max_out
-        x, w, l, n, *winner = ctx.saved_tensors  # noqa: E741
+        x, w, l, n, *winner = ctx.saved_tensors
         if torch.is_grad_enabled():  # to be differentiated again: what forward stored would hide from the tape
-            l, n, *winner = aligned(x, w, linear, max_out)  # noqa: E741
+            l, n, *winner = aligned(x, w, linear, max_out)
         per_unit = linear.per_unit(n, l.shape[linear.axis])
         if b == 2:
             slope = g * (l.abs() / per_unit)
@@ -111,9 +111,9 @@ def bcos_transform(x: Tensor, weight: Tensor, linear: Map, b: float, max_out: in
     w = w.to(dtype)
     if not is_frozen() and b != 1:
         return BcosLearning.apply(x, w, linear, b, max_out)[0]
-    l = linear(x, w)  # noqa: E741
+    l = linear(x, w)
     if max_out > 1:
-        l, _ = strongest(l, linear.axis, max_out)  # noqa: E741
+        l, _ = strongest(l, linear.axis, max_out)
     if b == 1:
         return l
     n = linear.per_unit(linear.norm(freeze(x)), l.shape[linear.axis])

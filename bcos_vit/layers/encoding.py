@@ -12,7 +12,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 class SixChannels(nn.Module):
     """[r, g, b, 1-r, 1-g, 1-b]: (B, 3, H, W) -> (B, 6, H, W).
 
-    A dark pixel is as loud as a bright one, and a colour is a direction (B-cos, arXiv 2205.10268, section 4). The
+    A dark pixel is as loud as a bright one, and a colour is a direction (B-cos, arXiv 2205.10268). The
     code holds a constant one per pixel and channel, which explanations credit to the pixel.
     """
 

@@ -1,6 +1,6 @@
 """Layer and group norm that are linear while explaining: the mean is a linear map, the variance is frozen.
 
-B-cos v2, arXiv 2306.10898, section 3.3. Statistics are computed in float32 at least;
+As in the B-cos v2 release, arXiv 2306.10898. Statistics are computed in float32 at least;
 the result has the dtype of the input, under autocast too, in both modes.
 """
 
