@@ -15,11 +15,13 @@ def main(config: DictConfig) -> float:
     """Train, and return the accuracy on the test part."""
     # Lightning 2.6 calls what torch 2.15 has deprecated
     warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
-    from bcos_vit.training.run import train  # here, so that --help answers at once
+    from lightning.fabric.utilities.exceptions import MisconfigurationException  # here, so that --help is quick
+
+    from bcos_vit.training.run import train
 
     try:
         report = train(config)
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, MisconfigurationException) as error:
         if config.debug:
             raise
         sys.exit(f"error: {error}")

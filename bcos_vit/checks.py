@@ -31,6 +31,14 @@ def reject_unknown(kind: str, given: Iterable[str], valid: Iterable[str]) -> Non
             raise TypeError(f"unknown {kind} {name!r}{nearest(name, options)}")
 
 
+def require_float(images: Tensor, what: str) -> None:
+    """Raise ``TypeError`` unless ``images`` is a tensor of real floating-point numbers."""
+    if not isinstance(images, Tensor):
+        raise TypeError(f"{what} must be a torch.Tensor, found {type(images).__name__}: convert with torch.as_tensor")
+    if not images.is_floating_point():
+        raise TypeError(f"{what} must be floating point in [0, 1], found {images.dtype}: divide bytes by 255")
+
+
 def check_values(images: Tensor) -> None:
     """Raise ``ValueError`` unless every value of ``images`` is finite and within [0, 1] by :data:`VALUE_SLACK`.
 

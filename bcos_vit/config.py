@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from hydra.errors import InstantiationException
-from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from bcos_vit.extras import needs
+
+with needs("train"):
+    from hydra.errors import InstantiationException
+    from hydra.utils import instantiate
+    from omegaconf import DictConfig, OmegaConf
 
 
 def build(config: DictConfig) -> Any:

@@ -33,6 +33,16 @@ def test_facade_is_light():
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.parametrize("package", ["data", "evaluation", "training", "config"])
+def test_a_missing_extra_is_answered_with_the_line_that_installs_it(package):
+    missing = {"config": "hydra"}.get(package, "torchmetrics" if package == "evaluation" else "lightning")
+    code = f"import sys; sys.modules[{missing!r}] = None; import bcos_vit.{package}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("ImportError: ")
+    assert last.endswith("is not installed: pip install 'bcos_vit[train]'")
+
+
 def test_facade_has_the_public_names():
     names = "collapse explain frozen create_model list_models predict TopK Contrast LinearMap Explanation LedgerError"
     for name in [*names.split(), "ViTSpec", "__version__"]:

@@ -18,15 +18,9 @@ def test_file_appears_only_when_it_is_whole(tmp_path):
         assert target.read_text() == "old"
     assert target.read_text() == "new"
     assert [p.name for p in tmp_path.iterdir()] == ["out.txt"]
-    assert target.stat().st_mode & 0o077 == 0o666 & ~_umask() & 0o077
-
-
-def _umask():
-    import os
-
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+    ordinary = tmp_path / "ordinary.txt"
+    ordinary.touch()
+    assert target.stat().st_mode == ordinary.stat().st_mode
 
 
 def test_file_in_a_missing_folder_or_in_place_of_one_is_refused(tmp_path):

@@ -1,6 +1,9 @@
 """Data: data sets with fixed parts, and the one data module that serves them."""
 
-from bcos_vit.data.digits import Digits
-from bcos_vit.data.module import DataModule
+from bcos_vit.extras import needs
+
+with needs("train"):
+    from bcos_vit.data.digits import Digits
+    from bcos_vit.data.module import DataModule
 
 __all__ = ["DataModule", "Digits"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sized
+from collections.abc import Callable
 from typing import Any, Protocol, cast
 
 from lightning import LightningDataModule
@@ -14,10 +14,19 @@ from bcos_vit.checks import check_values
 Transform = Callable[[Any], Tensor]
 
 
-class Parts(Protocol):
-    """Makes one part of a data set, whose items are ((3, H, W) in [0, 1], class number)."""
+class Part(Protocol):
+    """One part of a data set; its items are ((3, H, W) in [0, 1], class number)."""
 
-    def __call__(self, split: str, transform: Transform | None) -> Dataset[Any]: ...
+    @property
+    def class_names(self) -> tuple[str, ...]: ...
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int) -> tuple[Tensor, int]: ...
+
+
+class Parts(Protocol):
+    """Makes the parts of a data set."""
+
+    def __call__(self, split: str, transform: Transform | None) -> Part: ...
 
 
 class DataModule(LightningDataModule):
@@ -51,14 +60,14 @@ class DataModule(LightningDataModule):
         self.train_transform = train_transform
         self.eval_transform = eval_transform
 
-    def part(self, split: str) -> Dataset[Any]:
+    def part(self, split: str) -> Part:
         """One part of the data, with the transform that belongs to it."""
         return self.dataset(split=split, transform=self.train_transform if split == "train" else self.eval_transform)
 
     @property
     def class_names(self) -> tuple[str, ...]:
         """Names of the classes, in the order of their numbers."""
-        return tuple(cast(Any, self.part("val")).class_names)
+        return tuple(self.part("val").class_names)
 
     def train_dataloader(self) -> DataLoader[Any]:
         return self._loader("train", shuffle=True)
@@ -71,10 +80,10 @@ class DataModule(LightningDataModule):
 
     def _loader(self, split: str, *, shuffle: bool = False) -> DataLoader[Any]:
         part = self.part(split)
-        if not len(cast(Sized, part)):
+        if not len(part):
             raise ValueError(f"the {split} part of the data is empty")
         return DataLoader(
-            part,
+            cast(Dataset[Any], part),
             self.batch_size,
             shuffle=shuffle,
             num_workers=self.num_workers,

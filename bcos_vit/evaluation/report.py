@@ -46,6 +46,19 @@ class Report:
         found = {"test_accuracy": self.accuracy, "test_images": float(self.images)}
         return found | ({} if self.ledgers is None else vars(self.ledgers))
 
+    def table(self) -> list[str]:
+        """Everything that was measured, a row each, in ASCII."""
+        rows = {"test images, each read once": f"{self.images}"}
+        rows["rightly predicted"] = f"{round(self.accuracy * self.images)}"
+        if self.ledgers is not None:
+            rows["ledgers checked"] = f"{self.images}"
+            rows["relative residual, median"] = f"{self.ledgers.median_residual:.1e}"
+            rows["relative residual, largest"] = f"{self.ledgers.largest_residual:.1e}"
+            rows["image share, smallest"] = percent(self.ledgers.smallest_image_share)
+        width = max(map(len, rows))
+        rule = f"{'-' * width}  {'-' * 9}"
+        return [rule, *(f"{name:<{width}}  {value:>9}" for name, value in rows.items()), rule]
+
     def lines(self) -> list[str]:
         """The three lines that sum it up, in ASCII; only the first for a conventional model."""
         lines = [f"test accuracy: {100 * self.accuracy:.2f} %"]

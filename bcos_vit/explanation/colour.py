@@ -14,7 +14,7 @@ def render(weights: Tensor, contributions: Tensor, smooth: int, percentile: floa
     where the pixel contributes positively, averaged over a box of ``smooth`` pixels (zero padding counts), over its
     ``percentile`` per image.
     """
-    if smooth < 0 or (smooth and smooth % 2 == 0):
+    if not isinstance(smooth, int) or smooth < 0 or (smooth and smooth % 2 == 0):
         raise ValueError(f"smooth must be 0 or an odd number of pixels, found {smooth}")
     if not 0 < percentile <= 100:
         raise ValueError(f"percentile must lie in (0, 100], found {percentile}")
@@ -28,6 +28,8 @@ def render(weights: Tensor, contributions: Tensor, smooth: int, percentile: floa
     if smooth:
         alpha = F.avg_pool2d(alpha, smooth, stride=1, padding=smooth // 2)
     # One image at a time: torch.quantile takes 16 million values at most.
-    opaque = torch.stack([a.quantile(percentile / 100) for a in alpha])[:, None, None, None]
+    opaque = torch.empty_like(alpha[:, :, :1, :1])
+    for image, level in zip(alpha, opaque, strict=True):
+        level.fill_(image.quantile(percentile / 100))
     alpha = torch.where(opaque > 0, alpha / opaque, 0.0).clamp(0, 1)  # an all-zero row shows nothing
     return torch.cat((rgb, alpha), dim=1).reshape(*lead, 4, height, width)

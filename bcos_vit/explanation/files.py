@@ -37,6 +37,6 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], str, float]:
             if metadata.get("format") != FORMAT:
                 raise ValueError(f"{os.fspath(path)} holds no explanation: its format is {metadata.get('format')!r}")
             tensors = {name: file.get_tensor(name) for name in json.loads(metadata["fields"])}
-    except (SafetensorError, KeyError) as error:
-        raise ValueError(f"{os.fspath(path)} is not a whole safetensors file: {error}") from error
-    return tensors, metadata["method"], float(metadata["cost"])
+            return tensors, metadata["method"], float(metadata["cost"])
+    except (SafetensorError, KeyError, json.JSONDecodeError) as error:
+        raise ValueError(f"{os.fspath(path)} is not a whole safetensors file of an explanation: {error}") from error

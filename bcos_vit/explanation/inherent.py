@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from bcos_vit.explanation.linear_map import LinearMap, collapse
@@ -36,10 +37,11 @@ def explain(model: nn.Module, images: Tensor, target: Target = None, *, check_va
         In a sentence, for a model that has no linear map, or images or a target that do not fit.
     """
     linear_map = collapse(model, images, check_values=check_values)
-    resolved = resolve(target, linear_map.logits)
-    shown = images.clone() if images.is_inference() else images.detach()
-    parts = [_explain_one(linear_map, shown, single) for single in resolved.singles()]
-    return Explanation.stack(parts) if resolved.several else parts[0]
+    with torch.inference_mode(False), torch.no_grad():  # ordinary tensors, wherever the caller is
+        resolved = resolve(target, linear_map.logits)
+        shown = images.detach().clone()  # the caller may use the memory again
+        parts = [_explain_one(linear_map, shown, single) for single in resolved.singles()]
+        return Explanation.stack(parts) if resolved.several else parts[0]
 
 
 def _explain_one(linear_map: LinearMap, images: Tensor, target: Resolved) -> Explanation:

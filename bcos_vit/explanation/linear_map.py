@@ -10,9 +10,10 @@ from typing import NamedTuple, Protocol, cast
 import torch
 from torch import Tensor, nn
 
-from bcos_vit.checks import check_values
+from bcos_vit import checks
 from bcos_vit.explanation.targets import Target, resolve
 from bcos_vit.layers.mode import at_least_float32, recording
+from bcos_vit.wrappers import unwrap
 
 
 class Explainable(Protocol):
@@ -107,34 +108,34 @@ def collapse(model: nn.Module, images: Tensor, *, check_values: bool = True) -> 
         If the images do not fit, or the model would drop units at random.
     """
     inner = _explainable(model)
+    checks.require_float(images, "images")
     if check_values:
-        _check_values(images)
+        checks.check_values(images)
     with torch.inference_mode(False), torch.enable_grad():
-        encoded = inner.encode(images.detach()).detach().requires_grad_()
+        # An inference tensor cannot take part in a graph, not even where encode hands it through.
+        given = images.clone() if images.is_inference() else images.detach()
+        encoded = inner.encode(given).detach().requires_grad_()
         with recording(len(encoded)) as recorder:
             logits = inner.forward_encoded(encoded)
     return LinearMap(encoded, logits, recorder.terms)
 
 
-_check_values = check_values  # collapse has an argument of that name
-
-_WRAPPED_AS = ("module", "model", "net", "_orig_mod")
 _DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 
 
 def _explainable(model: nn.Module) -> Explainable:
     """The model inside compiled, DDP and Lightning wrappers, if it can be explained."""
-    inner: object = model
-    while not (hasattr(inner, "encode") and hasattr(inner, "forward_encoded")):
-        inner = next((m for m in (getattr(inner, n, None) for n in _WRAPPED_AS) if isinstance(m, nn.Module)), None)
-        if inner is None:
-            raise TypeError(f"{type(model).__name__} cannot be explained: it has no encode and forward_encoded")
-    if not getattr(inner, "dynamic_linear", True):
+    module = unwrap(model)
+    if not (hasattr(module, "encode") and hasattr(module, "forward_encoded")):
+        raise TypeError(
+            f"{type(module).__name__} cannot be explained: it has no encode and forward_encoded; "
+            "if it holds a model that has, pass that"
+        )
+    if not getattr(module, "dynamic_linear", True):
         raise TypeError(
             "this is a conventional model, not dynamic linear: it has no linear map to read off. Compare it with "
             "post-hoc methods (bcos_vit.attribution, in a later release) or explain a B-cos model"
         )
-    module = cast(nn.Module, inner)
     if any(isinstance(m, _DROPOUT) and m.training and m.p > 0 for m in module.modules()):
         raise ValueError("the model drops units at random in training mode: call model.eval() before explaining it")
     if any(p.is_inference() for p in module.parameters()):
@@ -142,4 +143,4 @@ def _explainable(model: nn.Module) -> Explainable:
             "the model's weights were made under torch.inference_mode and cannot be differentiated: build or load "
             "the model outside of it (explaining inside is fine)"
         )
-    return cast(Explainable, inner)
+    return cast(Explainable, module)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
+from bcos_vit.extras import needs
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -42,15 +44,17 @@ def draw(
     ------
     ImportError
         Without matplotlib, with the install line.
+    ValueError
+        If there are no images.
     """
-    try:
+    with needs("plot"):
         from matplotlib.cm import ScalarMappable
         from matplotlib.colors import Normalize
         from matplotlib.figure import Figure  # not pyplot: no window, no backend, nothing global
-    except ImportError as error:
-        raise ImportError("plotting needs matplotlib: pip install 'bcos_vit[plot]'") from error
 
     groups = [list(_singles(part)) for part in parts]
+    if not any(groups):
+        raise ValueError("there is nothing to draw: the explanation holds no images")
     maps = np.stack([_array(e.contributions) for group in groups for e in group])
     scale = float(np.percentile(np.abs(maps), 99.5)) or 1.0
     if across:

@@ -41,14 +41,14 @@ class Explanation:
     """(B,), bias included; for a contrast the difference of two."""
     contributions: Tensor
     """(B, H, W), signed: what each pixel adds to the logit."""
-    magnitude: Tensor
-    """(B,) sum of |c_i logit_i| over the logits that are combined: the scale of the relative residual."""
     probability: Tensor | None = None
     """(B,) in [0, 1]; None for a contrast."""
     constants: dict[str, Tensor] = field(default_factory=dict)
     """Name -> (B,): what was added and is not the image. Only terms that exist, of "position" and "bias"."""
     weights: Tensor | None = None
     """(B, 6, H, W), the row of the linear map; None for post-hoc methods."""
+    magnitude: Tensor | None = None
+    """(B,) sum of |c_i logit_i| over the logits that are combined, a scale of the relative residual; None: |logit|."""
     against: Tensor | None = None
     """(B,) the other class of a contrast."""
     tokens: Tensor | None = None
@@ -71,7 +71,8 @@ class Explanation:
     def relative_residual(self) -> Tensor:
         """(B,) |residual| / max(|image| + sum |constants|, sum |c_i logit_i|); 0/0 = 0."""
         lines = self.image.abs() + self._total({n: c.abs() for n, c in self.constants.items()})
-        scale = torch.maximum(lines, self.magnitude.to(lines.dtype))
+        magnitude = self.logit.abs() if self.magnitude is None else self.magnitude
+        scale = torch.maximum(lines, magnitude.to(lines.dtype))
         return torch.where(self.residual == 0, 0.0, self.residual.abs() / scale)
 
     @property
@@ -174,9 +175,12 @@ class Explanation:
 
     def __getitem__(self, index: int | slice) -> Explanation:
         self._require_batch()
-        if isinstance(index, bool) or not isinstance(index, int | slice):
+        if isinstance(index, bool) or not (isinstance(index, slice) or hasattr(index, "__index__")):
             raise TypeError(f"index an explanation with a number or a slice, found {type(index).__name__}")
         return self._apply(lambda t: t[index])
+
+    def __bool__(self) -> bool:
+        return True  # a single explanation has no length to ask for
 
     def _require_batch(self) -> None:
         if self.images.dim() == 3:

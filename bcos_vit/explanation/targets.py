@@ -106,7 +106,8 @@ def _classes(given: object, logits: Tensor) -> Tensor:
         raise TypeError(f"target must be whole class numbers, found {given!r}") from error
     if classes.numel() and (classes.is_floating_point() or classes.is_complex() or classes.dtype == torch.bool):
         raise TypeError(f"target must be whole class numbers, found {classes.flatten()[0].item()} ({classes.dtype})")
+    classes = classes.long()
     outside = classes[(classes < 0) | (classes >= logits.shape[1])]
     if outside.numel():
         raise ValueError(f"target {int(outside[0])} is out of range: the classes are 0 to {logits.shape[1] - 1}")
-    return classes.long()
+    return classes

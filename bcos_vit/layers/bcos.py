@@ -120,11 +120,13 @@ def bcos_transform(x: Tensor, weight: Tensor, linear: Map, b: float, max_out: in
     return l * cosine_power(freeze(l), n, b)
 
 
-def _check(b: float, max_out: int) -> None:
+def _check(b: float, **counts: int | tuple[int, int]) -> None:
+    for name, given in counts.items():
+        for count in given if isinstance(given, tuple) else (given,):
+            if not isinstance(count, int) or count < 1:
+                raise ValueError(f"{name} must be a whole number of at least 1, found {count}")
     if not b >= 1 or math.isinf(b):
         raise ValueError(f"b must be a finite number of at least 1, found {b}")
-    if max_out < 1:
-        raise ValueError(f"max_out must be at least 1, found {max_out}")
 
 
 def _initialise(weight: Tensor) -> None:
@@ -151,7 +153,7 @@ class BcosLinear(nn.Module):
     """
 
     def __init__(self, in_features: int, out_features: int, *, b: float = 2, max_out: int = 1) -> None:
-        _check(b, max_out)
+        _check(b, max_out=max_out, in_features=in_features, out_features=out_features)
         super().__init__()
         self.in_features, self.out_features, self.b, self.max_out = in_features, out_features, b, max_out
         self.weight = nn.Parameter(torch.empty(max_out * out_features, in_features))
@@ -194,17 +196,20 @@ class BcosConv2d(nn.Module):
         b: float = 2,
         max_out: int = 1,
     ) -> None:
-        _check(b, max_out)
-        if groups < 1 or in_channels % groups or out_channels % groups:
+        kernel, stride, padding = (v if isinstance(v, tuple) else (v, v) for v in (kernel_size, stride, padding))
+        channels = dict(in_channels=in_channels, out_channels=out_channels, groups=groups)
+        _check(b, max_out=max_out, kernel_size=kernel, stride=stride, **channels)
+        if in_channels % groups or out_channels % groups:
             raise ValueError(f"groups={groups} must divide in_channels={in_channels} and out_channels={out_channels}")
         super().__init__()
-        kernel, stride, padding = (v if isinstance(v, tuple) else (v, v) for v in (kernel_size, stride, padding))
         self.geometry = Convolution(stride, padding, groups, kernel)
         self.in_channels, self.out_channels, self.b, self.max_out = in_channels, out_channels, b, max_out
         self.weight = nn.Parameter(torch.empty(max_out * out_channels, in_channels // groups, *kernel))
         _initialise(self.weight)
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.dim() != 4:
+            raise ValueError(f"a convolution takes (B, {self.in_channels}, H, W), found {tuple(x.shape)}")
         return bcos_transform(x, self.weight, self.geometry, self.b, self.max_out)
 
     def extra_repr(self) -> str:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from bcos_vit.models.vit import ViT
+from bcos_vit.models.weights import require_vit
 
 
 class Prediction(NamedTuple):
@@ -23,11 +23,13 @@ class Prediction(NamedTuple):
     """(B, k), bias included."""
 
 
-def predict(model: ViT, images: Tensor, k: int = 5) -> Prediction:
+def predict(model: nn.Module, images: Tensor, k: int = 5) -> Prediction:
     """Predict the ``k`` most probable classes (all of them, where the model has fewer).
 
     Parameters
     ----------
+    model
+        A :class:`ViT`, wrapped or not.
     images
         (B, 3, H, W) RGB in [0, 1].
 
@@ -38,10 +40,11 @@ def predict(model: ViT, images: Tensor, k: int = 5) -> Prediction:
     """
     if not isinstance(k, int) or k < 1:
         raise ValueError(f"k must be a whole number of at least 1, found {k}")
+    vit = require_vit(model)
     with torch.no_grad():
         logits = model(images)
         top = logits.topk(min(k, logits.shape[1]))
-        probabilities = model.probabilities(logits).gather(1, top.indices)
-    names = model.class_names
+        probabilities = vit.probabilities(logits).gather(1, top.indices)
+    names = vit.class_names
     labels = [[str(c) if names is None else names[c] for c in row] for row in top.indices.tolist()]
     return Prediction(labels, top.indices, probabilities, top.values)

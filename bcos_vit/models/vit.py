@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from bcos_vit.checks import require_float
 from bcos_vit.layers import (
     Attention,
     BcosConv2d,
@@ -154,13 +155,12 @@ class ViT(nn.Module):
         return logits.sigmoid() if self.dynamic_linear else logits.softmax(-1)
 
     def _check(self, t: Tensor, channels: int, what: str) -> None:
+        require_float(t, what)
         if t.dim() != 4:
             raise ValueError(f"{what} must have shape (B, {channels}, H, W), found {tuple(t.shape)}")
         if t.shape[1] != channels:
             hint = ": give plain RGB, the model encodes it itself" if t.shape[1] == 6 and channels == 3 else ""
             raise ValueError(f"{what} must have {channels} channels, found {t.shape[1]} in {tuple(t.shape)}{hint}")
-        if not t.is_floating_point():
-            raise TypeError(f"{what} must be floating point in [0, 1], found {t.dtype}: divide bytes by 255")
         weight = self.head.classify.weight
         if t.dtype != weight.dtype and not torch.is_autocast_enabled(t.device.type):
             raise TypeError(f"{what} are {t.dtype} but the model is {weight.dtype}: convert one with .to(dtype)")

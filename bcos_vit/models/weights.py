@@ -17,11 +17,12 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from bcos_vit.atomic import replacing
 from bcos_vit.models.spec import ViTSpec
 from bcos_vit.models.vit import ViT
+from bcos_vit.wrappers import unwrap
 
 FORMAT = "bcos_vit 1"
 SUFFIX = ".safetensors"
@@ -64,6 +65,7 @@ def save_model(model: ViT, path: str | os.PathLike[str], *, about: Mapping[str, 
     """
     if Path(path).suffix != SUFFIX:
         raise ValueError(f"weights files end in {SUFFIX}, found {os.fspath(path)}")
+    model = require_vit(model)
     described = {
         "spec": dataclasses.asdict(model.spec),
         "class_names": None if model.class_names is None else list(model.class_names),
@@ -109,14 +111,24 @@ def load_model(path: Path) -> tuple[ViT, tuple[str, ...] | None]:
     return model.eval(), None if names is None else tuple(names)
 
 
+def require_vit(model: nn.Module) -> ViT:
+    """The :class:`ViT` inside ``model`` and its wrappers, or a ``TypeError``."""
+    inner = unwrap(model)
+    if not isinstance(inner, ViT):
+        raise TypeError(f"a model of this project is needed, found {type(inner).__name__}")
+    return inner
+
+
 def to_published(model: ViT) -> dict[str, Tensor]:
     """The state dict of ``model`` under the keys of the B-cos v2 release (flat; B-cos keys start with ``0.``).
 
     Raises
     ------
     ValueError
-        If the release has no such architecture (positions other than sincos, B-cos values, token head).
+        If the release has no such architecture (positions other than sincos, B-cos values, token head). B, MaxOut
+        and the logits' scale and bias are no part of a state dict: build its receiver with the same.
     """
+    model = require_vit(model)
     spec = model.spec
     for name, only in (("position", "sincos"), ("value", "plain"), ("head", "pool")):
         if getattr(spec, name) != only:
@@ -148,14 +160,17 @@ def from_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     ValueError
         For a key that no published Vision Transformer has.
     """
+    if not state:
+        raise ValueError("the state dict is empty: a published ViT has weights")
     bcos = any(key.startswith("0.") for key in state)
     ours: dict[str, Tensor] = {}
     for key, tensor in state.items():
         if bcos and not key.startswith("0."):
             raise ValueError(f"key {key!r} does not belong to a published B-cos ViT: all of its keys start with '0.'")
         module, _, parameter = key.removeprefix("0." if bcos else "").rpartition(".")
-        if parameter not in (("weight",) if bcos else ("weight", "bias")):
-            raise ValueError(f"key {key!r} does not belong to a published ViT: it has no {parameter!r}")
+        biased = not bcos and not module.endswith((".to_qkv", ".to_out"))
+        if parameter != "weight" and not (parameter == "bias" and biased):
+            raise ValueError(f"key {key!r} does not belong to a published ViT: it has no {parameter!r} there")
         if qkv := re.fullmatch(_pattern(_QKV), module):
             attention = f"blocks.{qkv[1]}.attention"
             width = tensor.shape[0] // 3

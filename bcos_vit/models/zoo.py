@@ -107,10 +107,12 @@ def create_model(name: str | os.PathLike[str], *, pretrained: bool = False, **ov
     ValueError
         For an unknown name, with the nearest one, or an impossible spec.
     TypeError
-        For an unknown override, with the nearest field.
+        For an unknown override, with the nearest field, or a name that is neither text nor path.
     FileNotFoundError
         For a path that is no file.
     """
+    if not isinstance(name, str | os.PathLike):
+        raise TypeError(f"a model is asked for by its name or its file's path, found {name!r}")
     if is_weights_file(name):
         if overrides or pretrained:
             given = ", ".join([*overrides, *(["pretrained"] if pretrained else [])])

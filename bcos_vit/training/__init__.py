@@ -1,6 +1,9 @@
 """Training: losses, schedule, the Lightning module, and the run from configuration to report."""
 
-from bcos_vit.training.classifier import Classifier
+from bcos_vit.extras import needs
+
+with needs("train"):
+    from bcos_vit.training.classifier import Classifier
 from bcos_vit.training.losses import OneVsRest
 from bcos_vit.training.schedule import warmup_cosine
 

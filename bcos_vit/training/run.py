@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -60,7 +61,12 @@ def train(config: DictConfig) -> Report | None:
     if trainer.is_global_zero:
         with replacing(output / "config.yaml") as temporary:
             temporary.write_text(OmegaConf.to_yaml(config, resolve=True))
-    trainer.fit(classifier, data)
+    try:
+        trainer.fit(classifier, data)
+    except Exception:
+        if trainer.is_global_zero and trainer.global_step == 0:
+            shutil.rmtree(output)  # was made above, and holds no training yet
+        raise
     if not trainer.is_global_zero:
         return None
     if best.best_model_path:
@@ -91,7 +97,7 @@ def _write(report: Report, model: ViT, recipe: dict[str, object], output: Path) 
     with replacing(output / "report.json") as temporary:
         temporary.write_text(json.dumps(report.numbers(), indent=2) + "\n")
     drawn = report.draw_gallery(gallery)
-    print(f"\n{report.images} test images, read once; best checkpoint by validation")
+    print("\n".join(["", *report.table()]))
     print(f"weights: {weights}")
     print(f"gallery: {gallery}" if drawn else "gallery: none, a conventional model has no linear map to show")
     print("\n".join(report.lines()), flush=True)

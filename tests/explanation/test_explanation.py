@@ -6,18 +6,32 @@ import dataclasses
 import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from lightning import LightningModule
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
-from bcos_vit import Contrast, Explanation, LedgerError, TopK, collapse, explain, frozen, save_model
+from bcos_vit import (
+    Contrast,
+    Explanation,
+    LedgerError,
+    TopK,
+    collapse,
+    create_model,
+    explain,
+    frozen,
+    predict,
+    save_model,
+)
 from bcos_vit.layers import Attention, BcosLinear, LayerNorm, Logits, Mlp, PoolHead, SixChannels, Tokens, constant
 from bcos_vit.layers.mode import is_frozen
 from bcos_vit.models.vit import ViT
@@ -157,25 +171,51 @@ def test_an_error_leaves_no_mode_behind(model: ViT, images: Tensor) -> None:
 # --- wrappers ---
 
 
-class Holder(nn.Module):
-    """As LightningModules, DistributedDataParallel and others hold a model: under some name, with a forward."""
+class Holder(LightningModule):
+    """A LightningModule that keeps the model under a usual name."""
 
     def __init__(self, name: str, inner: nn.Module) -> None:
         super().__init__()
         self.add_module(name, inner)
         self.criterion = nn.CrossEntropyLoss()
-        self.name = name
-
-    def forward(self, images: Tensor) -> Tensor:
-        return getattr(self, self.name)(images)
 
 
-@pytest.mark.parametrize("names", [("module",), ("model",), ("net",), ("module", "model")], ids=".".join)
-def test_holders(model: ViT, images: Tensor, names: tuple[str, ...]) -> None:
-    held: nn.Module = model
-    for name in reversed(names):
-        held = Holder(name, held)
-    assert_equal(explain(held, images, [0, 1, 2]), explain(model, images, [0, 1, 2]))
+WRAPPERS: dict[str, Callable[[nn.Module], nn.Module]] = {
+    "Lightning model": partial(Holder, "model"),
+    "Lightning net": partial(Holder, "net"),
+    "DataParallel": nn.DataParallel,
+    "AveragedModel": AveragedModel,
+    "two": lambda model: nn.DataParallel(Holder("model", model)),
+}
+
+
+@pytest.mark.parametrize("name", WRAPPERS)
+def test_wrappers(model: ViT, images: Tensor, name: str) -> None:
+    wrapped = WRAPPERS[name](model)
+    assert_equal(explain(wrapped, images, [0, 1, 2]), explain(model, images, [0, 1, 2]))
+
+
+def test_a_module_that_computes_something_else_is_not_unwrapped(model: ViT, images: Tensor) -> None:
+    class Half(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = self.module = model
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.model(images / 2)
+
+    with pytest.raises(TypeError, match=r"Half cannot be explained.*if it holds a model that has, pass that"):
+        explain(Half(), images)
+
+
+def test_predicting_and_saving_unwrap_too(model: ViT, images: Tensor, tmp_path: Path) -> None:
+    compiled = torch.compile(model, backend="aot_eager")
+    assert torch.equal(predict(nn.DataParallel(model), images).classes, predict(model, images).classes)
+    save_model(compiled, tmp_path / "model.safetensors")
+    saved = create_model(tmp_path / "model.safetensors").state_dict()
+    assert saved.keys() == model.state_dict().keys()
+    with pytest.raises(TypeError, match="a model of this project is needed, found Linear"):
+        save_model(nn.Linear(2, 2), tmp_path / "other.safetensors")
 
 
 def test_compiled(model: ViT, images: Tensor) -> None:
@@ -224,8 +264,9 @@ def test_models_without_a_linear_map(images: Tensor) -> None:
         explain(toy("standard_simple_vit_ti_patch16_224"), images)
     with pytest.raises(TypeError, match=r"bcos_vit\.attribution"):
         explain(Holder("model", toy("standard_simple_vit_ti_patch16_224")), images)
-    for nothing in (nn.Linear(3, 3), Holder("model", nn.Linear(3, 3)), Holder("other", toy(NAME)), object(), None):
-        with pytest.raises(TypeError, match=f"{type(nothing).__name__} cannot be explained.*encode"):
+    held = {"Linear": Holder("model", nn.Linear(3, 3)), "Holder": Holder("other", toy(NAME))}
+    for name, nothing in {**held, "object": object(), "NoneType": None}.items():
+        with pytest.raises(TypeError, match=f"{name} cannot be explained.*encode"):
             explain(nothing, images)
 
 
@@ -685,3 +726,66 @@ def test_any_model_of_the_bricks() -> None:
             shares = [(slope * term).sum() for slope, term in zip(slopes, terms, strict=True)]
             assert all(share.abs() > 1e-6 for share in shares)
             torch.testing.assert_close(e.constants["position"][i, t], sum(shares).detach())
+
+
+# --- what a review found ---
+
+
+def test_the_result_is_an_ordinary_tensor_wherever_the_caller_is(model: ViT, images: Tensor) -> None:
+    with torch.inference_mode():
+        e = explain(model, images.clone())
+    for tensor in (e.images, e.logit, e.contributions, e.weights, e.image, *e.constants.values()):
+        assert not tensor.is_inference()
+    (e.contributions * torch.ones(1, requires_grad=True)).sum().backward()  # may take part in a graph
+
+
+def test_the_caller_may_use_the_memory_again(model: ViT, images: Tensor) -> None:
+    buffer = images.clone()
+    e = explain(model, buffer)
+    buffer.zero_()
+    assert torch.equal(e.images, images)
+
+
+def test_a_model_that_hands_the_image_through_works_in_inference_mode() -> None:
+    class Plain(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.classify = BcosLinear(12, 3)
+
+        def encode(self, images: Tensor) -> Tensor:
+            return images
+
+        def forward_encoded(self, encoded: Tensor) -> Tensor:
+            return self.classify(encoded.flatten(1))
+
+    model = Plain()
+    with torch.inference_mode():
+        explain(model, torch.rand(2, 3, 2, 2)).check()
+
+
+def test_images_that_are_no_tensors_or_no_floats_are_named_first(model: ViT, images: Tensor) -> None:
+    with pytest.raises(TypeError, match=r"images must be a torch.Tensor, found ndarray"):
+        explain(model, images.numpy())
+    with pytest.raises(TypeError, match=r"found torch.uint8: divide bytes by 255"):
+        explain(model, (255 * images).byte())
+    with pytest.raises(TypeError, match=r"found torch.complex64"):
+        explain(model, images.to(torch.complex64))
+
+
+def test_indices_of_other_libraries_and_empty_slices(model: ViT, images: Tensor) -> None:
+    e = explain(model, images)
+    assert torch.equal(e[np.int64(1)].logit, e[1].logit)
+    with pytest.raises(TypeError, match="found bool"):
+        e[True]
+    nothing = e[len(e) :]
+    assert len(nothing) == 0
+    assert nothing.colour().shape == (0, 4, *images.shape[2:])
+    with pytest.raises(ValueError, match="nothing to draw"):
+        nothing.plot()
+    assert bool(e[0])
+
+
+def test_magnitude_defaults_to_the_logit(model: ViT, images: Tensor) -> None:
+    e = explain(model, images)
+    bare = dataclasses.replace(e, magnitude=None)
+    assert torch.equal(bare.relative_residual, e.relative_residual)

@@ -407,8 +407,9 @@ def test_half_precision_does_not_overflow_in_the_norm(kind: str, b: float, mode:
         ({"b": 0.5}, "b must be .* at least 1, found 0.5"),
         ({"b": float("nan")}, "b must be .* found nan"),
         ({"b": float("inf")}, "b must be .* found inf"),
-        ({"max_out": 0}, "max_out must be at least 1, found 0"),
-        ({"max_out": -2}, "max_out must be at least 1, found -2"),
+        ({"max_out": 0}, "max_out must be a whole number of at least 1, found 0"),
+        ({"max_out": -2}, "max_out must be a whole number of at least 1, found -2"),
+        ({"max_out": 1.5}, "max_out must be a whole number of at least 1, found 1.5"),
     ],
     ids=str,
 )
@@ -417,7 +418,18 @@ def test_wrong_numbers_are_named(make: Callable[..., nn.Module], wrong: dict[str
         make(**wrong)
 
 
-@pytest.mark.parametrize("groups", [0, -1, 3, 4])  # 3 does not divide the inputs, 4 not the outputs
+def test_sizes_and_shapes_are_named() -> None:
+    with pytest.raises(ValueError, match="in_features must be a whole number of at least 1, found 0"):
+        BcosLinear(0, 2)
+    with pytest.raises(ValueError, match="kernel_size must be a whole number of at least 1, found 0"):
+        BcosConv2d(3, 4, (3, 0))
+    with pytest.raises(ValueError, match="groups must be a whole number of at least 1, found 0"):
+        BcosConv2d(3, 4, 3, groups=0)
+    with pytest.raises(ValueError, match=r"takes \(B, 1, H, W\), found \(1, 8, 8\)"):
+        BcosConv2d(1, 4, 3)(torch.rand(1, 8, 8))
+
+
+@pytest.mark.parametrize("groups", [3, 4])  # 3 does not divide the inputs, 4 not the outputs
 def test_groups_must_divide_both_channel_numbers(groups: int) -> None:
     with pytest.raises(ValueError, match=f"groups={groups} must divide in_channels=4 and out_channels=6"):
         BcosConv2d(4, 6, 3, groups=groups)

@@ -271,3 +271,14 @@ def test_colours_of_the_same_row(smooth: int, percentile: float, dtype: torch.dt
             found = colours[i, t].movedim(0, -1)
             assert 0 < float(found[..., 3].mean()) < 1  # something is shown, not everything
             assert (found - torch.from_numpy(expected)).abs().max() <= tolerance
+
+
+@pytest.mark.parametrize("key", ["transformer.encoder_0.attn.to_qkv.bias", "transformer.encoder_0.attn.to_out.bias"])
+def test_biases_that_the_twins_do_not_have_are_refused(key: str) -> None:
+    with pytest.raises(ValueError, match="no 'bias' there"):
+        from_published({key: torch.zeros(3)})
+
+
+def test_an_empty_state_dict_is_refused() -> None:
+    with pytest.raises(ValueError, match="empty"):
+        from_published({})

@@ -7,8 +7,8 @@ import dataclasses
 import errno
 import json
 import math
+import os
 import pickle
-import tempfile
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -491,10 +491,10 @@ def test_folders_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.raises(IsADirectoryError, match=r"folder\.safetensors: it is a folder"):
         save_model(model, tmp_path / "folder.safetensors")
 
-    def refuse(**_: object) -> NoReturn:  # permissions do not stop a superuser, who may run the tests
+    def refuse(*_: object) -> NoReturn:  # permissions do not stop a superuser, who may run the tests
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(tempfile, "mkstemp", refuse)
+    monkeypatch.setattr(os, "open", refuse)
     with pytest.raises(PermissionError, match=r"cannot write .*model\.safetensors: Permission denied"):
         save_model(model, tmp_path / "model.safetensors")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder.safetensors"]

@@ -62,10 +62,19 @@ def test_report_closes_every_ledger_and_needs_no_position(run):
     _, report, _ = run
     assert report.ledgers.largest_residual <= 1e-5
     assert report.ledgers.smallest_image_share == 1
-    *_, accuracy, residual, share = report.lines()
+    accuracy, residual, share = report.lines()
     assert accuracy == f"test accuracy: {100 * report.accuracy:.2f} %"
     assert residual == f"largest relative residual: {report.ledgers.largest_residual:.1e}"
     assert share == "image share: 100 %"
+
+
+def test_table_shows_every_figure(run):
+    _, report, _ = run
+    table = "\n".join(report.table())
+    for figure in ("360", f"{report.ledgers.median_residual:.1e}", f"{report.ledgers.largest_residual:.1e}", "100 %"):
+        assert figure in table
+    assert f" {round(360 * report.accuracy)}" in table
+    assert table.isascii()
 
 
 def test_report_json_holds_the_same_numbers(run):
@@ -143,6 +152,13 @@ def test_two_models_learn_from_equal_data():
 def test_wrong_configuration_is_answered_by_a_sentence(tmp_path, overrides, sentence):
     with pytest.raises((ValueError, TypeError), match=sentence):
         train(config(f"output={tmp_path / 'run'}", *overrides))
+
+
+def test_a_run_that_fails_before_it_trains_leaves_its_folder_free(tmp_path):
+    output = tmp_path / "run"
+    with pytest.raises(ValueError, match="warmup_steps"):
+        train(config(f"output={output}", "recipe.epochs=1"))
+    assert not output.exists()
 
 
 def test_output_folder_that_cannot_be_written_is_refused_before_anything_is_built(tmp_path):
