@@ -21,7 +21,7 @@ from bcos_vit.models import ViT, save_model
 from bcos_vit.training.callbacks import BestCheckpoint
 from bcos_vit.training.classifier import Classifier
 
-CONFIG_KEYS = ("data", "debug", "logger", "model", "output", "recipe", "seed", "trainer")
+CONFIG_KEYS = ("data", "debug", "logger", "model", "output", "recipe", "seed", "threads", "trainer")
 RECIPE_KEYS = ("classifier", "epochs")
 
 
@@ -51,6 +51,8 @@ def train(config: DictConfig) -> Report | None:
     if trainer.is_global_zero:
         _make_new(output)
     lightning.seed_everything(recipe["seed"], workers=True, verbose=False)
+    if recipe["threads"] is not None:
+        torch.set_num_threads(recipe["threads"])
     data: DataModule = build(config.data)
     model: ViT = build(config.model)
     if len(data.class_names) != model.spec.num_classes:
