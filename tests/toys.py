@@ -1,4 +1,4 @@
-"""Toy models: the zoo's architectures, as small as their structure allows, and random images for them."""
+"""Toy models: the zoo's architectures, as small as their structure allows, and random images for them; toy layers."""
 
 from __future__ import annotations
 
@@ -8,9 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bcos_vit.layers import BcosConv2d
 from bcos_vit.models.spec import ViTSpec
 from bcos_vit.models.vit import ViT
 from bcos_vit.models.zoo import SPECS
+
+NAME = "bcos_simple_vit_ti_patch16_224"
+VITC = "bcos_vitc_ti_patch1_14"
+"""The names of the zoo that the tests of explanations take where any would do."""
 
 HEADS = {192: 2, 384: 3, 768: 4, 1024: 5}
 """Heads of a toy by the width of its model; a head has 8 channels, enough for rotary positions."""
@@ -75,3 +80,21 @@ def deviation(found: Tensor, expected: Tensor) -> float:
         return float("inf")
     worst = float((found - expected).detach().abs().max() / expected.detach().abs().max())
     return worst if worst == worst else float("inf")
+
+
+# --- layers ---
+
+GEOMETRIES: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "stem": {"stride": (2, 2), "padding": (1, 1)},
+    "groups": {"padding": (1, 1), "groups": 2},
+    "not-square": {"stride": (1, 2), "padding": (2, 0), "groups": 2},
+}
+
+
+def conv(b: float, max_out: int, geometry: str) -> BcosConv2d:
+    return BcosConv2d(4, 4, (3, 2), **GEOMETRIES[geometry], b=b, max_out=max_out)
+
+
+def generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)

@@ -14,12 +14,9 @@ from torch import Tensor, nn
 import bcos_vit.layers
 from bcos_vit.layers import BcosLinear, LayerNorm, frozen
 from bcos_vit.layers.position import rotation
-from laws import (
+from laws import assert_close, assert_closed_form, assert_linear_when_frozen, assert_same_forward
+from twins import (
     Twin,
-    assert_close,
-    assert_closed_form,
-    assert_linear_when_frozen,
-    assert_same_forward,
     bcos_conv,
     bcos_linear,
     chain,

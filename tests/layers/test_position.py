@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from bcos_vit.layers.position import Rotation, rotate, rotation, sincos_code
-from laws import assert_close, turned
+from laws import assert_close
+from twins import turned
 
 GRIDS = [(1, 1), (3, 3), (2, 5), (4, 1)]
 DOUBLE = torch.zeros((), dtype=torch.float64)

@@ -21,16 +21,12 @@ from bcos_vit.layers import (
     TokenHead,
     Tokens,
     build_stem,
-    frozen,
     stem_strides,
 )
 from bcos_vit.layers.position import rotation
-from laws import (
+from laws import assert_close, assert_closed_form, assert_linear_when_frozen, assert_same_forward
+from twins import (
     Twin,
-    assert_close,
-    assert_closed_form,
-    assert_linear_when_frozen,
-    assert_same_forward,
     chain,
     conv_twin,
     group_norm_twin,
@@ -134,28 +130,6 @@ def test_group_norm(groups: int, bias: bool, dtype: torch.dtype) -> None:
     norm = shaken(GroupNorm(4, groups=groups, eps=1e-3, bias=bias), dtype)
     twin = group_norm_twin(norm.weight, groups, norm.bias, eps=1e-3)
     assert_laws(norm, torch.randn(2, 4, 3, 2, dtype=dtype) + 2, twin, unreached=("bias",))
-
-
-LOW = pytest.mark.parametrize("low", [torch.bfloat16, torch.float16], ids=str)
-NORMS = pytest.mark.parametrize("make", [LayerNorm, GroupNorm])
-
-
-@pytest.mark.parametrize("given", ["float32", "low"])
-@LOW
-@NORMS
-def test_norms_give_the_same_under_autocast(make: type[nn.Module], low: torch.dtype, given: str) -> None:
-    norm, x = make(6), torch.randn(2, 6, 3, 6) + 2
-    with torch.autocast("cpu", low):
-        assert_same_forward(norm, x if given == "float32" else x.to(low))
-
-
-@LOW
-@NORMS
-def test_norms_of_low_precision_are_rounded_at_the_end(make: type[nn.Module], low: torch.dtype) -> None:
-    norm, x = make(6).to(low), (torch.randn(2, 6, 3, 6) + 100).to(low)  # a variance that low precision would lose
-    assert_same_forward(norm, x, 2**-7)
-    with frozen():
-        assert_close(norm(x), make(6).double()(x.double()), 2**-7)
 
 
 # --- attention and MLP ---

@@ -1,0 +1,184 @@
+"""Weights files: what they keep, and the sentences for files that cannot be read or written."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+import torch
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from bcos_vit import create_model, save_model
+from bcos_vit.models import weights
+from toys import deviation, images_for, toy
+
+# --- what they keep ---
+
+
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [
+        ("bcos_vitc_ti_patch1_14", {"b": 1.5, "max_out": 2, "value": "bcos", "head": "tokens", "logit_bias": -0.25}),
+        ("bcos_simple_vit_s_patch16_224", {"position": "prior"}),
+        ("standard_vitc_b_patch1_14", {}),
+    ],
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_files_keep_a_model_exactly(tmp_path: Path, name: str, fields: dict[str, Any], dtype: torch.dtype) -> None:
+    model = toy(name, dtype=dtype, **fields)
+    model.class_names = ("a", "b", "c", "d", "ö")
+    path = tmp_path / "model.safetensors"
+    save_model(model, path, about={"epochs": 3})
+    again = create_model(path)
+    assert again.spec == model.spec
+    assert again.class_names == model.class_names
+    assert not again.training
+    assert all(torch.equal(again.state_dict()[k], v) for k, v in model.state_dict().items())
+    # Not bitwise: the same numbers may lie elsewhere in memory, and sums depend on their alignment.
+    assert deviation(again(images_for(model)), model(images_for(model))) <= (1e-6 if dtype == torch.float32 else 1e-14)
+    assert again.transform(Image.new("L", (50, 60))).shape == (3, model.spec.image_size, model.spec.image_size)
+    assert create_model(str(path)).spec == model.spec
+    with safe_open(path, framework="pt") as file:
+        assert json.loads(file.metadata()["about"]) == {"epochs": 3}
+
+
+def test_files_without_names_and_of_models_in_training(tmp_path: Path) -> None:
+    model = toy("bcos_vit_digits").train()
+    save_model(model, tmp_path / "model.safetensors")
+    again = create_model(tmp_path / "model.safetensors")
+    assert again.class_names is None
+    assert model.training  # saving does not change the mode
+    assert all(p.requires_grad for p in again.parameters())  # it can go on learning
+
+
+def test_a_file_is_overwritten_whole(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    save_model(toy("bcos_vit_digits"), path)
+    save_model(toy("bcos_vit_digits", seed=1), path)
+    assert torch.equal(load_file(path)["head.norm.weight"], toy("bcos_vit_digits", seed=1).head.norm.weight)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+# --- what cannot be read ---
+
+
+def test_missing_files(tmp_path: Path) -> None:
+    for path in (tmp_path / "none.safetensors", tmp_path, str(tmp_path / "none"), "none.safetensors"):
+        with pytest.raises(FileNotFoundError, match="there is no weights file"):
+            create_model(path)
+
+
+def test_files_hold_their_own_spec(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    save_model(toy("bcos_vit_digits"), path)
+    with pytest.raises(TypeError, match="holds its own spec and weights: drop num_classes"):
+        create_model(path, num_classes=3)
+    with pytest.raises(TypeError, match="drop pretrained"):
+        create_model(path, pretrained=True)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\x80\x02}q\x00.", b"no weights at all" * 9], ids=["empty", "pickle", "text"]
+)
+def test_files_that_are_no_safetensors(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"model\.safetensors is not a safetensors file"):
+        create_model(path)
+
+
+def _rewrite(path: Path, changes: dict[str, str | None], tensors: dict[str, torch.Tensor | None]) -> None:
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata() | changes
+    state = load_file(path) | tensors
+    kept = {name: text for name, text in metadata.items() if text is not None}
+    save_file({name: t for name, t in state.items() if t is not None}, path, kept)
+
+
+@pytest.mark.parametrize("found", [None, "pt", "bcos_vit explanation 1"])
+def test_files_of_others(tmp_path: Path, found: str | None) -> None:
+    path = tmp_path / "model.safetensors"
+    save_model(toy("bcos_vit_digits"), path)
+    _rewrite(path, {"format": found}, {})
+    with pytest.raises(ValueError, match=f"no weights file of bcos_vit.*{found}"):
+        create_model(path)
+
+
+@pytest.mark.parametrize(
+    ("key", "tensor"),
+    [
+        ("head.norm.weight", None),
+        ("head.norm.bias", torch.ones(16)),
+        ("blocks.1.mlp.expand.weight", torch.ones(3, 4)),
+    ],
+    ids=["missing", "surplus", "shape"],
+)
+def test_files_with_wrong_tensors(tmp_path: Path, key: str, tensor: torch.Tensor | None) -> None:
+    path = tmp_path / "model.safetensors"
+    save_model(toy("bcos_vit_digits"), path)
+    _rewrite(path, {}, {key: tensor})
+    with pytest.raises(ValueError, match=f"does not fit its own spec: 1 tensors? differ.*{key}"):
+        create_model(path)
+
+
+@pytest.mark.parametrize(
+    "spec", [None, "{", "[]", json.dumps({"family": "bcos"})], ids=["none", "broken", "list", "incomplete"]
+)
+def test_files_with_a_spoilt_spec(tmp_path: Path, spec: str | None) -> None:
+    path = tmp_path / "model.safetensors"
+    save_model(toy("bcos_vit_digits"), path)
+    _rewrite(path, {"spec": spec}, {})
+    with pytest.raises(ValueError, match=r"model\.safetensors"):
+        create_model(path)
+
+
+# --- what cannot be written ---
+
+
+def test_files_are_named_for_what_they_are(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"\.safetensors, found .*model\.pth"):
+        save_model(toy("bcos_vit_digits"), tmp_path / "model.pth")
+    assert not list(tmp_path.iterdir())
+
+
+def test_folders_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = toy("bcos_vit_digits")
+    with pytest.raises(FileNotFoundError, match=r"cannot write .*none.*give a path in a folder"):
+        save_model(model, tmp_path / "none" / "model.safetensors")
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError, match=r"cannot write .*file.*give a path in a folder"):
+        save_model(model, tmp_path / "file" / "model.safetensors")
+    (tmp_path / "folder.safetensors").mkdir()
+    with pytest.raises(IsADirectoryError, match=r"folder\.safetensors: it is a folder"):
+        save_model(model, tmp_path / "folder.safetensors")
+
+    def refuse(*_: object) -> NoReturn:  # permissions do not stop a superuser, who may run the tests
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(PermissionError, match=r"cannot write .*model\.safetensors: Permission denied"):
+        save_model(model, tmp_path / "model.safetensors")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder.safetensors"]
+
+
+def test_a_write_that_breaks_off_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "model.safetensors"
+    save_model(toy("bcos_vit_digits"), path)
+    before = path.read_bytes()
+
+    def break_off(_: object, destination: Path, __: object) -> NoReturn:
+        destination.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(weights, "save_file", break_off)
+    for target in (path, tmp_path / "other.safetensors"):
+        with pytest.raises(OSError, match="No space"):
+            save_model(toy("bcos_vit_digits", seed=1), target)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
