@@ -68,7 +68,10 @@ def draw(
         groups = [[e for group in groups for e in group]]
         figure = Figure(figsize=(10.5, 2.4 * len(groups[0]) + 0.4), layout="constrained")
         bands = [figure]
-        cells = [figure.subplots(len(groups[0]), 4, squeeze=False, width_ratios=(1, 1, 1, 1.5))]
+        cells = [figure.subplots(len(groups[0]), 4, squeeze=False, width_ratios=(1, 1, 1, 1.2))]
+        for ax in cells[0][:, 3]:
+            ax.set_box_aspect(1)  # as high as the pictures beside it
+            ax.set_anchor("W")
     bar = ScalarMappable(Normalize(-scale, scale), MAP_COLOURS)
     for band, block, group in zip(bands, cells, groups, strict=True):
         for ax in block.flat:
@@ -79,7 +82,7 @@ def draw(
             if across:
                 ax.text(-0.08, 0.5, title, rotation=90, ha="right", va="center", transform=ax.transAxes)
             else:
-                ax.set_title(title, fontsize=10)
+                ax.set_title(title, fontsize=10, loc="left")
         band.colorbar(bar, ax=block[:, 1].tolist(), label="added to the logit", fraction=0.04, pad=0.01)
     return figure
 
