@@ -48,16 +48,20 @@ def is_weights_file(name: str | os.PathLike[str]) -> bool:
     return not isinstance(name, str) or name.endswith(SUFFIX) or "/" in name or os.sep in name
 
 
-def save_model(model: ViT, path: str | os.PathLike[str], *, about: Mapping[str, Any] | None = None) -> None:
+def save_model(model: nn.Module, path: str | os.PathLike[str], *, about: Mapping[str, Any] | None = None) -> None:
     """Write weights, spec and class names to ``path`` (``.safetensors``), whole or not at all.
 
     Parameters
     ----------
+    model
+        A :class:`ViT`, wrapped or not.
     about
         Plain values that say how the weights came to be, kept in the file.
 
     Raises
     ------
+    TypeError
+        If ``model`` is none of this project's.
     ValueError
         If ``path`` does not end in ``.safetensors``.
     OSError
@@ -65,14 +69,14 @@ def save_model(model: ViT, path: str | os.PathLike[str], *, about: Mapping[str, 
     """
     if Path(path).suffix != SUFFIX:
         raise ValueError(f"weights files end in {SUFFIX}, found {os.fspath(path)}")
-    model = require_vit(model)
+    vit = require_vit(model)
     described = {
-        "spec": dataclasses.asdict(model.spec),
-        "class_names": None if model.class_names is None else list(model.class_names),
+        "spec": dataclasses.asdict(vit.spec),
+        "class_names": None if vit.class_names is None else list(vit.class_names),
         "about": dict(about or {}),
     }
     metadata = {"format": FORMAT} | {name: json.dumps(value) for name, value in described.items()}
-    tensors = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
+    tensors = {name: tensor.detach().contiguous() for name, tensor in vit.state_dict().items()}
     with replacing(path) as temporary:
         save_file(tensors, temporary, metadata)
 
@@ -119,7 +123,7 @@ def require_vit(model: nn.Module) -> ViT:
     return inner
 
 
-def to_published(model: ViT) -> dict[str, Tensor]:
+def to_published(model: nn.Module) -> dict[str, Tensor]:
     """The state dict of ``model`` under the keys of the B-cos v2 release (flat; B-cos keys start with ``0.``).
 
     Raises
@@ -128,21 +132,22 @@ def to_published(model: ViT) -> dict[str, Tensor]:
         If the release has no such architecture (positions other than sincos, B-cos values, token head). B, MaxOut
         and the logits' scale and bias are no part of a state dict: build its receiver with the same.
     """
-    model = require_vit(model)
-    spec = model.spec
+    vit = require_vit(model)
+    spec = vit.spec
     for name, only in (("position", "sincos"), ("value", "plain"), ("head", "pool")):
         if getattr(spec, name) != only:
             raise ValueError(f"the published models have {name} {only!r} only, found {getattr(spec, name)!r}")
     bcos = spec.family == "bcos"
     prefix = "0." if bcos else ""
     published: dict[str, Tensor] = {}
-    for key, tensor in model.state_dict().items():
+    state = vit.state_dict()
+    for key, tensor in state.items():
         module, parameter = key.rsplit(".", 1)
         if module.endswith(".value"):
             continue  # goes with its queries and keys
         if module.endswith(".query_key"):
             name = _QKV.format(key.split(".")[1])
-            tensor = torch.cat((tensor, model.state_dict()[key.replace("query_key", "value")]))
+            tensor = torch.cat((tensor, state[key.replace("query_key", "value")]))
         elif stage := re.fullmatch(r"tokens\.stem\.(\d+)\.(conv|norm)", module):
             is_conv = stage[2] == "conv"
             name = _STEM.format(3 * int(stage[1]) + (not is_conv)) + (".linear" if bcos and is_conv else "")

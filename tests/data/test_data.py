@@ -18,7 +18,7 @@ def test_parts_are_fixed_stratified_and_disjoint():
         assert (share - 0.1).abs().max() < 0.01
 
 
-def test_split_is_that_of_the_paper_trail():
+def test_split_is_the_documented_one():
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
