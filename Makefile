@@ -5,10 +5,17 @@ JOBS ?= 2
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: train test test-slow lint format clean
+.PHONY: train checkpoints test test-slow lint format clean
 
 train: $(INSTALLED)  ## train the embedded default and show what it learnt
 	$(BIN)/python train.py
+
+checkpoints: $(INSTALLED)  ## train the models that ship, and replace those of checkpoints/
+	for name in bcos_vit_digits standard_vit_digits; do \
+		$(BIN)/python train.py model=$$name output=runs/checkpoints/$$name || exit 1; \
+		cp runs/checkpoints/$$name/model.safetensors checkpoints/$$name.safetensors; \
+		cp runs/checkpoints/$$name/card.json checkpoints/$$name.json; \
+	done
 
 # One thread a process: several small tests at once are faster than one test on many threads.
 test: $(INSTALLED)  ## everything but slow, at most 6 minutes on two cores

@@ -1,35 +1,63 @@
-"""Files that are whole or not there: written beside their destination, then moved onto it."""
+"""Files that are whole or not there, even if the process is killed while it writes."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 
-@contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a temporary path in the folder of ``path`` with its suffix; move it to ``path`` if the body succeeds.
+def write_whole(path: str | os.PathLike[str], content: bytes | str) -> None:
+    """Make ``path`` a file of ``content`` (text in UTF-8); what was there before stays until then.
+
+    On Linux the content goes to a file without a name (``O_TMPFILE``), which vanishes with a killed process.
+    Elsewhere it goes to a hidden file in the same folder, which an exception removes.
 
     Raises
     ------
     OSError
-        In a sentence, if the folder does not exist or cannot be written to, before the body runs.
+        In a sentence, if it cannot be written: nothing is left behind.
     """
     path = Path(path)
     if path.is_dir():
         raise IsADirectoryError(f"cannot write {path}: it is a folder, give a file name in it")
-    temporary = path.with_name(f".{path.stem}-{secrets.token_hex(4)}{path.suffix}")
+    hidden = path.with_name(f".{secrets.token_hex(8)}{path.suffix}")
+    data = content.encode() if isinstance(content, str) else content
     try:
-        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        descriptor = _open_nameless(path.parent)
+        nameless = descriptor is not None
+        if descriptor is None:
+            descriptor = os.open(hidden, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+        try:
+            with os.fdopen(descriptor, "wb", closefd=False) as file:
+                file.write(data)
+            if nameless:
+                with contextlib.suppress(FileExistsError):
+                    _give_name(descriptor, path)
+                    return
+                _give_name(descriptor, hidden)
+            os.replace(hidden, path)
+        finally:
+            os.close(descriptor)
+            hidden.unlink(missing_ok=True)
     except OSError as error:
-        raise type(error)(
-            f"cannot write {path}: {error.strerror}; give a path in a folder that can be written"
-        ) from error
+        reason = error.strerror or error
+        raise type(error)(f"cannot write {path}: {reason}; give a path in a folder that can be written") from error
+
+
+def _open_nameless(folder: Path) -> int | None:
+    """A file without a name in ``folder``; None where the system or the file system has no such thing."""
+    if not hasattr(os, "O_TMPFILE") or not Path("/proc/self/fd").exists():
+        return None
     try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        return os.open(folder, os.O_TMPFILE | os.O_WRONLY, 0o666)
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        raise
+    except OSError:
+        return None
+
+
+def _give_name(descriptor: int, path: Path) -> None:
+    # With a folder's descriptor given, Python asks for the link to be followed; an absolute path makes no use of it.
+    os.link(f"/proc/self/fd/{descriptor}", path, src_dir_fd=descriptor)

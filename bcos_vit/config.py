@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from bcos_vit.extras import needs
@@ -12,13 +16,15 @@ with needs("train"):
     from omegaconf import DictConfig, OmegaConf
 
 
-def build(config: DictConfig) -> Any:
+def build(config: DictConfig, **given: Any) -> Any:
     """Build what ``config`` describes: ``_target_`` called with its arguments, or held back by ``_partial_: true``.
+
+    What is ``given`` comes in addition to the arguments, or instead of them.
 
     An error of the thing built is raised as it is, not wrapped in one of Hydra's.
     """
     try:
-        return instantiate(config, _convert_="all")
+        return instantiate(config, _convert_="all", **given)
     except InstantiationException as error:
         if error.__cause__ is None:
             raise
@@ -30,3 +36,18 @@ def plain(config: DictConfig) -> dict[str, Any]:
     resolved = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     assert isinstance(resolved, dict)
     return {str(key): value for key, value in resolved.items()}
+
+
+@contextmanager
+def sentences(debug: bool) -> Iterator[None]:
+    """End the program with status 1 and one sentence for an error that a user can mend; ``debug`` shows where it is."""
+    # Lightning 2.6 calls what torch 2.15 has deprecated
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
+    from lightning.fabric.utilities.exceptions import MisconfigurationException  # here, so that --help is quick
+
+    try:
+        yield
+    except (OSError, ValueError, TypeError, ImportError, MisconfigurationException) as error:
+        if debug:
+            raise
+        sys.exit(f"error: {error}")

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from bcos_vit import ViT, create_model, list_models, save_model
-from bcos_vit.models.zoo import SPECS
+from bcos_vit.models.zoo import CARDS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -16,7 +16,7 @@ def test_zoo_table_equals_the_zoo():
     rows = re.findall(r"^\| `(\w+)` \| ([\d.]+) \| (\d+) \| (\d+) \| (\d+) \| (\w+) \|", README, re.MULTILINE)
     assert [row[0] for row in rows] == list_models()
     for name, parameters, *sizes in rows:
-        spec = SPECS[name]
+        spec = CARDS[name].spec
         assert sizes == [str(spec.width), str(spec.depth), str(spec.heads), spec.position]
         with torch.device("meta"):
             count = sum(p.numel() for p in ViT(spec).parameters())

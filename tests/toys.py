@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from bcos_vit.layers import BcosConv2d
 from bcos_vit.models.spec import ViTSpec
 from bcos_vit.models.vit import ViT
-from bcos_vit.models.zoo import SPECS
+from bcos_vit.models.zoo import CARDS
 
 NAME = "bcos_simple_vit_ti_patch16_224"
 VITC = "bcos_vitc_ti_patch1_14"
@@ -23,7 +23,7 @@ HEADS = {192: 2, 384: 3, 768: 4, 1024: 5}
 
 def toy_spec(name: str, **overrides: Any) -> ViTSpec:
     """The spec of a zoo name with two blocks, a few channels, a 3 x 3 grid (digits: their own) and 5 classes."""
-    spec = SPECS[name]
+    spec = CARDS[name].spec
     heads = HEADS.get(spec.width, 2)
     # Ranks instead of channels: the stem grows where the model's grows, and from the first stage on (6 -> 8).
     levels = sorted(set(spec.stem))

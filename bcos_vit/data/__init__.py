@@ -3,7 +3,9 @@
 from bcos_vit.extras import needs
 
 with needs("train"):
+    from bcos_vit.data.cifar10 import CIFAR10
     from bcos_vit.data.digits import Digits
+    from bcos_vit.data.folder import Folder
     from bcos_vit.data.module import DataModule
 
-__all__ = ["DataModule", "Digits"]
+__all__ = ["CIFAR10", "DataModule", "Digits", "Folder"]

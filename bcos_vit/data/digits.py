@@ -33,6 +33,9 @@ class Digits(Dataset[tuple[Tensor, int]]):
     """
 
     class_names = tuple(str(digit) for digit in range(10))
+    licence = (
+        "CC BY 4.0, E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI, doi 10.24432/C50P49"
+    )
 
     def __init__(self, split: Split, transform: Callable[[Tensor], Tensor] | None = None) -> None:
         pixels, labels = load_digits(return_X_y=True)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, Protocol, cast
 
 from lightning import LightningDataModule
+from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
@@ -19,6 +20,11 @@ class Part(Protocol):
 
     @property
     def class_names(self) -> tuple[str, ...]: ...
+    @property
+    def licence(self) -> str:
+        """Whose the images are and what they may be used for, kept with what was learnt from them."""
+        ...
+
     def __len__(self) -> int: ...
     def __getitem__(self, index: int) -> tuple[Tensor, int]: ...
 
@@ -32,6 +38,9 @@ class Parts(Protocol):
 class DataModule(LightningDataModule):
     """Loaders over the parts of a data set; every batch is checked for NaN and values outside [0, 1].
 
+    With several processes, each takes its share of the validation and test parts, and every image comes exactly
+    once, whether or not their number divides. (Of the training part Lightning repeats a few so that shares are equal.)
+
     Parameters
     ----------
     dataset
@@ -42,6 +51,11 @@ class DataModule(LightningDataModule):
         Processes that load; 0 loads in the training process.
     train_transform, eval_transform
         torchvision v2 transforms of single images, for training and for the other two parts.
+
+    Raises
+    ------
+    ValueError
+        For a batch size below 1 or a negative number of workers.
     """
 
     def __init__(
@@ -54,6 +68,9 @@ class DataModule(LightningDataModule):
         eval_transform: Transform | None = None,
     ) -> None:
         super().__init__()
+        for name, found, least in (("batch_size", batch_size, 1), ("num_workers", num_workers, 0)):
+            if not isinstance(found, int) or found < least:
+                raise ValueError(f"{name} must be a whole number of at least {least}, found {found!r}")
         self.dataset = dataset
         self.batch_size = batch_size
         self.num_workers = num_workers
@@ -70,25 +87,39 @@ class DataModule(LightningDataModule):
         return tuple(self.part("val").class_names)
 
     def train_dataloader(self) -> DataLoader[Any]:
-        return self._loader("train", shuffle=True)
+        return self._loader("train", self.part("train"), shuffle=True)
 
     def val_dataloader(self) -> DataLoader[Any]:
-        return self._loader("val")
+        return self.evaluation_loader("val")
 
     def test_dataloader(self) -> DataLoader[Any]:
-        return self._loader("test")
+        return self.evaluation_loader("test")
 
-    def _loader(self, split: str, *, shuffle: bool = False) -> DataLoader[Any]:
+    def evaluation_loader(self, split: str) -> DataLoader[Any]:
+        """One part in order, or this process's share of it: images number rank, rank + processes, ...
+
+        Raises
+        ------
+        ValueError
+            If the part is empty, or holds fewer images than there are processes.
+        """
         part = self.part(split)
+        processes, rank = (1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)
+        if 0 < len(part) < processes:
+            raise ValueError(f"the {split} part holds {len(part)} images, too few to share among {processes} processes")
+        sampler = None if processes == 1 else UnrepeatedDistributedSampler(part, processes, rank, shuffle=False)
+        return self._loader(split, part, sampler=sampler)
+
+    def _loader(self, split: str, part: Part, **order: Any) -> DataLoader[Any]:
         if not len(part):
             raise ValueError(f"the {split} part of the data is empty")
         return DataLoader(
             cast(Dataset[Any], part),
             self.batch_size,
-            shuffle=shuffle,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             collate_fn=_checked,
+            **order,
         )
 
 

@@ -1,76 +1,144 @@
-"""Evaluate a model on labelled images: read every batch once, predict, and explain the predictions."""
+"""Evaluate a model on one part of a data set: every image once, on as many processes as the trainer has."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Mapping
 
 import torch
-from torch import Tensor
-from torchmetrics import CatMetric
-from torchmetrics.classification import MulticlassAccuracy
+from lightning import LightningModule, Trainer
+from torch import Tensor, nn
+from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
 
-from bcos_vit.evaluation.report import Ledgers, Report
-from bcos_vit.explanation import Contrast, explain
+from bcos_vit.data import DataModule
+from bcos_vit.evaluation.report import Report
+from bcos_vit.explanation import Contrast, Explanation, explain
+from bcos_vit.metrics import Batch, Group
 from bcos_vit.models import ViT
 
+COLUMNS = 10
+"""At most so many rightly predicted classes are shown."""
 MISTAKES = 5
 """At most so many wrong predictions are shown."""
 
 
-def evaluate(model: ViT, batches: Iterable[tuple[Tensor, Tensor]]) -> Report:
-    """Accuracy and, for a B-cos model, the ledger of every prediction.
+def evaluate(
+    model: ViT,
+    data: DataModule,
+    metrics: Mapping[str, Callable[[ViT], Group]],
+    *,
+    trainer: Trainer,
+    split: str = "test",
+) -> Report:
+    """Measure ``metrics`` on one part of ``data``, and explain some images of it.
 
     Parameters
     ----------
     model
-        Put into evaluation mode for the time being.
-    batches
-        Pairs of (B, 3, H, W) images in [0, 1] and (B,) class numbers.
+        Evaluated in evaluation mode; it keeps its own.
+    data
+        Batches of (B, 3, H, W) images in [0, 1] and (B,) class numbers.
+    metrics
+        Makers of groups, by their names in the report: ``{"accuracy": Accuracy}``.
+    trainer
+        Brings devices, processes and the progress bar.
+    split
+        ``"train"``, ``"val"`` or ``"test"``.
+
+    Returns
+    -------
+    Report
+        The same figures in every process; the pictures in the first only.
 
     Raises
     ------
     ValueError
-        If there are no images.
+        If the part is empty, or classes of data and model differ in number.
     """
-    was_training, device = model.training, next(model.parameters()).device
-    # One process reads everything, also where others have trained along.
-    accuracy = MulticlassAccuracy(model.spec.num_classes, average="micro", sync_on_compute=False).to(device)
-    residuals, shares = (CatMetric(sync_on_compute=False).to(device) for _ in range(2))
-    right: dict[int, Tensor] = {}
-    wrong: list[tuple[Tensor, int, int]] = []
-    count = 0
-    model.eval()
+    names = data.part(split).class_names
+    if len(names) != model.spec.num_classes:
+        raise ValueError(f"the data has {len(names)} classes, but the model {model.spec.num_classes} logits")
+    was_training = model.training
+    evaluator = _Evaluator(model, {name: make(model) for name, make in metrics.items()})
+    data.trainer = trainer
     try:
-        for images, targets in batches:
-            images, targets = images.to(device), targets.to(device)
-            count += len(images)
-            if model.dynamic_linear:
-                explanation = explain(model, images)
-                predicted = explanation.target
-                residuals.update(explanation.relative_residual)
-                shares.update(explanation.image_share)
-            else:
-                with torch.no_grad():
-                    predicted = model(images).argmax(1)
-            accuracy.update(predicted, targets)
-            for image, found, label in zip(images, predicted.tolist(), targets.tolist(), strict=True):
-                if found == label:
-                    right.setdefault(label, image)
-                elif len(wrong) < MISTAKES:
-                    wrong.append((image, found, label))
-        if not count:
-            raise ValueError("there is nothing to evaluate: the data set holds no images")
-        report = Report(float(accuracy.compute()), count, model.class_names)
-        if not model.dynamic_linear:
-            return report
-        relative, share = residuals.compute(), shares.compute()
-        report.ledgers = Ledgers(float(relative.max()), float(relative.median()), float(share.min()))
-        if right:
-            report.gallery = explain(model, torch.stack([right[label] for label in sorted(right)]))
-        if wrong:
-            shown, found, labels = zip(*wrong, strict=True)
-            contrast = Contrast(torch.tensor(found, device=device), torch.tensor(labels, device=device))
-            report.mistakes = explain(model, torch.stack(shown), contrast)
+        trainer.test(evaluator, data.evaluation_loader(split), verbose=False)
+        report = Report(evaluator.figures, len(evaluator.found), evaluator.rows, model.class_names)
+        if trainer.is_global_zero and model.dynamic_linear:
+            model.eval()
+            report.gallery, report.mistakes = _show(model, data, split, evaluator.found)
         return report
     finally:
         model.train(was_training)
+
+
+class Outcomes(Metric):
+    """Which class every image has and which was predicted, gathered from all processes."""
+
+    numbers: list[Tensor]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("numbers", [], dist_reduce_fx="cat")
+
+    def update(self, indices: Tensor, labels: Tensor, predicted: Tensor) -> None:
+        self.numbers.append(torch.stack((indices, labels, predicted), dim=1))
+
+    def compute(self) -> Tensor:
+        """(N, 3): index in the data set, class and prediction, a row for every image, by index."""
+        found = dim_zero_cat(self.numbers)
+        return found[found[:, 0].argsort()]
+
+
+class _Evaluator(LightningModule):
+    """Hands every batch to every group."""
+
+    def __init__(self, model: ViT, groups: dict[str, Group]) -> None:
+        super().__init__()
+        self.model = model
+        self.groups = groups
+        self.registered = nn.ModuleList(groups.values())  # so that they are moved along
+        self.outcomes = Outcomes()
+        self.seen = 0
+        self.figures: dict[str, dict[str, float]] = {}
+        self.rows: dict[str, str] = {}
+        self.found = torch.empty(0, 3)
+
+    def test_step(self, images_and_labels: tuple[Tensor, Tensor], batch_index: int) -> None:
+        images, labels = images_and_labels
+        batch = Batch(self.model, images, labels)
+        position = self.seen + torch.arange(len(images), device=images.device)
+        self.seen += len(images)
+        self.outcomes.update(self.global_rank + self.trainer.world_size * position, labels, batch.predicted)
+        for group in self.groups.values():
+            group.update(batch)
+
+    def on_test_epoch_end(self) -> None:
+        self.found = self.outcomes.compute().cpu()
+        for name, group in self.groups.items():
+            self.figures[name] = group.compute()
+            self.rows |= group.rows(self.figures[name])
+
+
+def _show(model: ViT, data: DataModule, split: str, outcomes: Tensor) -> tuple[Explanation | None, Explanation | None]:
+    """The first rightly predicted image of every class, and the first mistakes as contrasts."""
+    part, device = data.part(split), next(model.parameters()).device
+    right: dict[int, int] = {}
+    wrong: list[list[int]] = []
+    for index, label, predicted in outcomes.tolist():
+        if predicted == label:
+            right.setdefault(label, index)
+        elif len(wrong) < MISTAKES:
+            wrong.append([index, predicted, label])
+
+    def images(indices: list[int]) -> Tensor:
+        return torch.stack([part[index][0] for index in indices]).to(device)
+
+    gallery = mistakes = None
+    if right:
+        gallery = explain(model, images([right[label] for label in sorted(right)[:COLUMNS]]))
+    if wrong:
+        indices, predicted, labels = map(list, zip(*wrong, strict=True))
+        contrast = Contrast(torch.tensor(predicted, device=device), torch.tensor(labels, device=device))
+        mistakes = explain(model, images(indices), contrast)
+    return gallery, mistakes

@@ -4,27 +4,33 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialise
 from torch import Tensor
 
-from bcos_vit.atomic import replacing
+from bcos_vit.atomic import write_whole
 
 FORMAT = "bcos_vit explanation 1"
 SUFFIX = ".safetensors"
 
 
-def write(path: str | os.PathLike[str], tensors: dict[str, Tensor], method: str, cost: float) -> None:
+def write(
+    path: str | os.PathLike[str],
+    tensors: dict[str, Tensor],
+    method: str,
+    cost: float,
+    about: Mapping[str, str] | None = None,
+) -> None:
     """Write an explanation's tensors, method and cost; ``ValueError`` for another suffix, ``OSError`` if it fails."""
     if Path(path).suffix != SUFFIX:
         raise ValueError(f"explanations are saved as {SUFFIX}, found {os.fspath(path)}")
-    with replacing(path) as temporary:
-        # Copies, since fields may share memory, which the format cannot express.
-        copies = {name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}
-        metadata = {"format": FORMAT, "method": method, "cost": repr(cost), "fields": json.dumps(list(tensors))}
-        save_file(copies, temporary, metadata)  # which sorts the tensors, hence the list of their order
+    # Copies, since fields may share memory, which the format cannot express; it sorts them, hence the list of fields.
+    copies = {name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}
+    metadata = {"format": FORMAT, "method": method, "cost": repr(cost), "fields": json.dumps(list(tensors))}
+    write_whole(path, serialise(copies, {**(about or {}), **metadata}))
 
 
 def read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], str, float]:

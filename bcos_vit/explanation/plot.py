@@ -2,43 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import io
+import os
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import Tensor
 
+from bcos_vit.atomic import write_whole
 from bcos_vit.extras import needs
 
 if TYPE_CHECKING:
+    from matplotlib.cm import ScalarMappable
     from matplotlib.figure import Figure
 
     from bcos_vit.explanation.result import Explanation
 
 MAP_COLOURS = "RdBu_r"  # red speaks for the class, blue against it
 TITLES = ("image", "contributions", "colour explanation", "ledger")
+PHOTOGRAPH = 64
+"""Pixels of a side from which colour explanations are smoothed; smaller images are shown pixel by pixel."""
 
 
-def draw(
-    parts: Sequence[Explanation],
+def rows(
+    e: Explanation,
     class_names: Sequence[str] | None = None,
     *,
-    smooth: int = 15,
+    title: str | None = None,
+    smooth: int | None = None,
     percentile: float = 99.5,
-    across: Sequence[str] = (),
 ) -> Figure:
-    """Four cells for every image and target; all contribution maps share one symmetric colour scale.
+    """Four cells beside each other for every image and target; all maps share one symmetric colour scale.
 
     Parameters
     ----------
-    parts
-        Explanations, of batches or single images.
+    e
+        An explanation of a batch or a single image.
     class_names
         Names to show instead of class numbers.
+    title
+        A line above all.
     smooth, percentile
-        As in :meth:`Explanation.colour`.
-    across
-        A caption for every part: a column rather than a row for every image and target, each part on its own line.
+        As in :meth:`Explanation.colour`; a ``smooth`` of None is 15 for photographs and 0 for images of few pixels.
 
     Raises
     ------
@@ -47,61 +55,92 @@ def draw(
     ValueError
         If there are no images.
     """
-    with needs("plot"):
-        from matplotlib.cm import ScalarMappable
-        from matplotlib.colors import Normalize
-        from matplotlib.figure import Figure  # not pyplot: no window, no backend, nothing global
+    shown = list(singles(e))
+    figure = _figure(10.5, 2.4 * len(shown) + (0.4 if title is None else 0.8))
+    if title is not None:
+        figure.suptitle(title, fontsize=10, parse_math=False)
+    bar = _colour_bar(shown)
+    cells = figure.subplots(len(shown), 4, squeeze=False, width_ratios=(1, 1, 1, 1.2))
+    for axes, single in zip(cells, shown, strict=True):
+        _draw(axes, single, class_names, bar, smooth, percentile)
+        axes[3].set_box_aspect(1)  # as high as the pictures beside it
+        axes[3].set_anchor("W")
+    for ax, name in zip(cells[0], TITLES, strict=True):
+        ax.set_title(name, fontsize=10, loc="left")
+    figure.colorbar(bar, ax=cells[:, 1].tolist(), label="added to the logit", fraction=0.04, pad=0.01)
+    return figure
 
-    groups = [list(_singles(part)) for part in parts]
-    if not any(groups):
-        raise ValueError("there is nothing to draw: the explanation holds no images")
-    maps = np.stack([_array(e.contributions) for group in groups for e in group])
-    scale = float(np.percentile(np.abs(maps), 99.5)) or 1.0
-    if across:
-        longest = max(len(group) for group in groups)
-        figure = Figure(figsize=(1.55 * longest + 1.2, 6.2 * len(groups)), layout="constrained")
-        bands: list[Any] = figure.subfigures(len(groups), 1, squeeze=False)[:, 0].tolist()
-        cells = [band.subplots(4, longest, squeeze=False, height_ratios=(1, 1, 1, 0.9)).T for band in bands]
-        for band, caption in zip(bands, across, strict=True):
-            band.suptitle(caption, fontsize=11)
-    else:
-        groups = [[e for group in groups for e in group]]
-        figure = Figure(figsize=(10.5, 2.4 * len(groups[0]) + 0.4), layout="constrained")
-        bands = [figure]
-        cells = [figure.subplots(len(groups[0]), 4, squeeze=False, width_ratios=(1, 1, 1, 1.2))]
-        for ax in cells[0][:, 3]:
-            ax.set_box_aspect(1)  # as high as the pictures beside it
-            ax.set_anchor("W")
-    bar = ScalarMappable(Normalize(-scale, scale), MAP_COLOURS)
-    for band, block, group in zip(bands, cells, groups, strict=True):
-        for ax in block.flat:
+
+def columns(
+    parts: Mapping[str, Explanation],
+    class_names: Sequence[str] | None = None,
+    *,
+    smooth: int | None = None,
+    percentile: float = 99.5,
+) -> Figure:
+    """Four cells below each other for every image and target, and a band of such columns for every caption.
+
+    Parameters and errors are those of :func:`rows`; ``parts`` are explanations by their captions.
+    """
+    bands = {caption: list(singles(e)) for caption, e in parts.items()}
+    longest = max(map(len, bands.values()), default=0)
+    figure = _figure(1.55 * longest + 1.2, 6.2 * len(bands))
+    bar = _colour_bar([single for shown in bands.values() for single in shown])
+    rows_of_bands = figure.subfigures(len(bands), 1, squeeze=False)[:, 0]
+    for band, (caption, shown) in zip(rows_of_bands, bands.items(), strict=True):
+        band.suptitle(caption, fontsize=11)
+        cells = band.subplots(4, longest, squeeze=False, height_ratios=(1, 1, 1, 0.9))
+        for ax in cells.flat:
             ax.set_axis_off()
-        for axes, explanation in zip(block, group, strict=False):
-            _draw_one(axes, explanation, class_names, scale, smooth, percentile)
-        for ax, title in zip(block[0], TITLES, strict=True):
-            if across:
-                ax.text(-0.08, 0.5, title, rotation=90, ha="right", va="center", transform=ax.transAxes)
-            else:
-                ax.set_title(title, fontsize=10, loc="left")
-        band.colorbar(bar, ax=block[:, 1].tolist(), label="added to the logit", fraction=0.04, pad=0.01)
+        for axes, single in zip(cells.T, shown, strict=False):
+            _draw(axes, single, class_names, bar, smooth, percentile)
+        for ax, name in zip(cells[:, 0], TITLES, strict=True):
+            ax.text(-0.08, 0.5, name, rotation=90, ha="right", va="center", transform=ax.transAxes)
+        band.colorbar(bar, ax=cells[1].tolist(), label="added to the logit", fraction=0.04, pad=0.01)
     return figure
 
 
 def ledger(e: Explanation, class_names: Sequence[str] | None = None) -> str:
     """The ledger of one image and one target in words, a line a term."""
-
-    def name(number: Tensor) -> str:
-        return str(int(number)) if class_names is None else class_names[int(number)]
-
-    title = name(e.target) if e.against is None else f"{name(e.target)} rather than {name(e.against)}"
     lines = [f"{label:<8}{float(value):+9.3f}" for label, value in {"image": e.image, **e.constants}.items()]
     lines += [f"{'logit':<8}{float(e.logit):+9.3f}", f"{'residual':<8}{float(e.residual):+9.0e}"]
     if e.probability is not None:
         lines.append(f"{'p':<8}{100 * float(e.probability):8.2f}%")
-    return "\n".join([title, *lines])
+    return "\n".join([target_name(e, class_names), *lines])
 
 
-def _singles(e: Explanation) -> Iterator[Explanation]:
+def target_name(e: Explanation, class_names: Sequence[str] | None = None) -> str:
+    """What one image is explained for: ``tabby``, or ``tabby rather than lynx``."""
+    classes = [e.target] if e.against is None else [e.target, e.against]
+    return " rather than ".join(str(int(c)) if class_names is None else class_names[int(c)] for c in classes)
+
+
+def png(figure: Figure) -> bytes:
+    """A figure as the bytes of a PNG file, 110 dots an inch."""
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # a box stands for it
+        figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight", pad_inches=0.08)
+    return buffer.getvalue()
+
+
+def write_png(figure: Figure, path: str | os.PathLike[str]) -> None:
+    """Write a figure to a PNG file, whole or not at all; ``OSError`` if it cannot be written."""
+    write_whole(path, png(figure))
+
+
+def available() -> bool:
+    """Whether matplotlib is installed."""
+    return find_spec("matplotlib") is not None
+
+
+def require_matplotlib() -> None:
+    """Raise ``ImportError`` with the install line if matplotlib is missing."""
+    with needs("plot"):
+        import matplotlib.figure  # noqa: F401
+
+
+def singles(e: Explanation) -> Iterator[Explanation]:
     """Each image and target of ``e`` on its own."""
     for single in [e] if e.images.dim() == 3 else (e[i] for i in range(len(e))):
         if single.target.dim() == 0:
@@ -110,15 +149,43 @@ def _singles(e: Explanation) -> Iterator[Explanation]:
             yield from (single.of_target(t) for t in range(len(single.target)))
 
 
-def _draw_one(
-    axes: Any, e: Explanation, class_names: Sequence[str] | None, scale: float, smooth: int, percentile: float
+def _figure(width: float, height: float) -> Figure:
+    require_matplotlib()
+    from matplotlib.figure import Figure  # not pyplot: no window, no backend, nothing global
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _colour_bar(shown: Sequence[Explanation]) -> ScalarMappable:
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    if not shown:
+        raise ValueError("there is nothing to draw: the explanation holds no images")
+    values = np.concatenate([np.abs(_array(e.contributions)).ravel() for e in shown])
+    scale = float(np.percentile(values, 99.5)) or 1.0
+    return ScalarMappable(Normalize(-scale, scale), MAP_COLOURS)
+
+
+def _draw(
+    axes: Any,
+    e: Explanation,
+    class_names: Sequence[str] | None,
+    bar: ScalarMappable,
+    smooth: int | None,
+    percentile: float,
 ) -> None:
     image, contributions, colour, text = axes
+    if smooth is None:
+        smooth = 15 if min(e.images.shape[-2:]) >= PHOTOGRAPH else 0
+    for ax in axes:
+        ax.set_axis_off()
     image.imshow(_array(e.images).clip(0, 1).transpose(1, 2, 0))
-    contributions.imshow(_array(e.contributions), cmap=MAP_COLOURS, vmin=-scale, vmax=scale)
+    contributions.imshow(_array(e.contributions), cmap=bar.cmap, norm=bar.norm)
     if e.weights is not None:
         colour.imshow(_array(e.colour(smooth, percentile)).transpose(1, 2, 0))
-    text.text(0, 0.95, ledger(e, class_names), family="monospace", fontsize=7.5, va="top", transform=text.transAxes)
+    words = text.text(0, 0.95, ledger(e, class_names), family="monospace", fontsize=7.5, va="top")
+    words.set(transform=text.transAxes, parse_math=False)  # a class may well be called "$5"
 
 
 def _array(t: Tensor) -> Any:

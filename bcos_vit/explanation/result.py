@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,7 @@ class LedgerError(ArithmeticError):
     """The lines of a ledger do not add up to the logit."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Explanation:
     """Explanations of a batch: parallel tensors that slice together. With T targets per image, T follows B.
 
@@ -122,16 +122,25 @@ class Explanation:
             raise ValueError(f"method {self.method!r} has no rows to colour: show its contributions instead")
         return colour.render(self.weights, self.contributions, smooth, percentile)
 
-    def plot(self, *, class_names: Sequence[str] | None = None, smooth: int = 15, percentile: float = 99.5) -> Figure:
+    def plot(
+        self,
+        *,
+        class_names: Sequence[str] | None = None,
+        title: str | None = None,
+        smooth: int | None = None,
+        percentile: float = 99.5,
+    ) -> Figure:
         """Draw image, contribution map, colour explanation and ledger, one row per image and target.
 
-        All maps share one colour scale. Needs matplotlib (``pip install bcos_vit[plot]``); nothing is shown or saved.
+        All maps share one colour scale. ``smooth`` and ``percentile`` are those of :meth:`colour`; images of less than
+        64 pixels are not smoothed unless ``smooth`` says so. Needs matplotlib (``pip install bcos_vit[plot]``); nothing
+        is shown or saved.
         """
-        return plot.draw([self], class_names, smooth=smooth, percentile=percentile)
+        return plot.rows(self, class_names, title=title, smooth=smooth, percentile=percentile)
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write every field to a ``.safetensors`` file, whole or not at all."""
-        files.write(path, self._fields(), self.method, self.cost)
+    def save(self, path: str | os.PathLike[str], *, about: Mapping[str, str] | None = None) -> None:
+        """Write every field to a ``.safetensors`` file, whole or not at all; ``about`` is kept in its metadata."""
+        files.write(path, self._fields(), self.method, self.cost, about)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Explanation:
@@ -182,6 +191,18 @@ class Explanation:
     def __bool__(self) -> bool:
         return True  # a single explanation has no length to ask for
 
+    def __repr__(self) -> str:
+        targets = "" if self.target.dim() == self.images.dim() - 3 else f", {self.target.shape[-1]} targets each"
+        count = "one image" if self.images.dim() == 3 else f"{len(self.images)} images"
+        size = f"{self.images.shape[-2]} x {self.images.shape[-1]}"
+        worst = f"{float(self.relative_residual.max()):.1e}" if self.logit.numel() else "none"
+        return f"<Explanation ({self.method}) of {count} of {size}{targets}; largest relative residual {worst}>"
+
+    def _repr_png_(self) -> bytes | None:
+        """The picture that a notebook shows: the first images. None, and so :func:`repr`, without matplotlib."""
+        shown = self if self.images.dim() == 3 else self[:_SHOWN]
+        return plot.png(shown.plot()) if len(shown.images) and plot.available() else None
+
     def _require_batch(self) -> None:
         if self.images.dim() == 3:
             raise TypeError("this is the explanation of a single image: it has no batch axis to count or index")
@@ -205,3 +226,4 @@ class Explanation:
 
 
 _CONSTANT = "constants."
+_SHOWN = 8

@@ -12,20 +12,22 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialise
 from torch import Tensor, nn
 
-from bcos_vit.atomic import replacing
+from bcos_vit.atomic import write_whole
 from bcos_vit.models.spec import ViTSpec
 from bcos_vit.models.vit import ViT
 from bcos_vit.wrappers import unwrap
 
 FORMAT = "bcos_vit 1"
 SUFFIX = ".safetensors"
+CHECKPOINT = ".ckpt"  # of a training run
 
 # Module of ours, published module, and whether the published B-cos layer keeps its weight in a ".linear" of its own.
 # Queries, keys and values, one map in the release, are dealt with apart.
@@ -44,8 +46,8 @@ _QKV = "transformer.encoder_{}.attn.to_qkv"
 
 
 def is_weights_file(name: str | os.PathLike[str]) -> bool:
-    """Whether ``name`` is meant as a path: a path object, or text that ends in ``.safetensors`` or holds a slash."""
-    return not isinstance(name, str) or name.endswith(SUFFIX) or "/" in name or os.sep in name
+    """Whether ``name`` is meant as a path: a path object, or text with a slash or one of the two suffixes."""
+    return not isinstance(name, str) or name.endswith((SUFFIX, CHECKPOINT)) or "/" in name or os.sep in name
 
 
 def save_model(model: nn.Module, path: str | os.PathLike[str], *, about: Mapping[str, Any] | None = None) -> None:
@@ -77,12 +79,16 @@ def save_model(model: nn.Module, path: str | os.PathLike[str], *, about: Mapping
     }
     metadata = {"format": FORMAT} | {name: json.dumps(value) for name, value in described.items()}
     tensors = {name: tensor.detach().contiguous() for name, tensor in vit.state_dict().items()}
-    with replacing(path) as temporary:
-        save_file(tensors, temporary, metadata)
+    write_whole(path, serialise(tensors, metadata))
 
 
 def load_model(path: Path) -> tuple[ViT, tuple[str, ...] | None]:
-    """Read a file of :func:`save_model`: the model, in evaluation mode, and its class names.
+    """Read a file of :func:`save_model` or a checkpoint of a training run.
+
+    Returns
+    -------
+    ViT, tuple of str or None
+        The model, in evaluation mode, and its class names.
 
     Raises
     ------
@@ -93,6 +99,24 @@ def load_model(path: Path) -> tuple[ViT, tuple[str, ...] | None]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"there is no weights file {path}")
+    spec, names, state = _read_checkpoint(path) if path.suffix == CHECKPOINT else _read_safetensors(path)
+    try:
+        model = ViT(ViTSpec(**spec))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path} holds no usable spec: {error!r}") from error
+    expected = model.state_dict()
+    wrong = sorted(expected.keys() ^ state.keys())
+    wrong += sorted(k for k in expected.keys() & state.keys() if expected[k].shape != state[k].shape)
+    if wrong:
+        raise ValueError(f"{path} does not fit its own spec: {len(wrong)} tensors differ, as {', '.join(wrong[:3])}")
+    model.load_state_dict(state, assign=True)
+    return model.eval(), None if names is None else tuple(names)
+
+
+_Content = tuple[dict[str, Any], list[str] | None, dict[str, Tensor]]
+
+
+def _read_safetensors(path: Path) -> _Content:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -102,17 +126,22 @@ def load_model(path: Path) -> tuple[ViT, tuple[str, ...] | None]:
     if metadata.get("format") != FORMAT:
         raise ValueError(f"{path} is no weights file of bcos_vit: its format is {metadata.get('format')!r}")
     try:
-        model = ViT(ViTSpec(**json.loads(metadata["spec"])))
-        names = json.loads(metadata["class_names"])
-    except (KeyError, ValueError, TypeError) as error:
+        return json.loads(metadata["spec"]), json.loads(metadata["class_names"]), state
+    except (KeyError, ValueError) as error:
         raise ValueError(f"{path} holds no usable spec: {error!r}") from error
-    expected = model.state_dict()
-    wrong = sorted(expected.keys() ^ state.keys())
-    wrong += sorted(k for k in expected.keys() & state.keys() if expected[k].shape != state[k].shape)
-    if wrong:
-        raise ValueError(f"{path} does not fit its own spec: {len(wrong)} tensors differ, as {', '.join(wrong[:3])}")
-    model.load_state_dict(state, assign=True)
-    return model.eval(), None if names is None else tuple(names)
+
+
+def _read_checkpoint(path: Path) -> _Content:
+    """What ``bcos_vit.training`` keeps, read without running anything that the file may hold."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        state = {key.removeprefix("model."): tensor for key, tensor in content["state_dict"].items()}
+        return content["hyper_parameters"]["spec"], content["class_names"], state
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is no checkpoint of bcos_vit's training: {error!r} is missing") from error
+    except (RuntimeError, EOFError, OSError, UnpicklingError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"{path} is not a checkpoint that can be read safely: {reason}") from error
 
 
 def require_vit(model: nn.Module) -> ViT:

@@ -1,10 +1,11 @@
-"""The zoo: every architecture by name, and the one call that builds it."""
+"""The zoo: every architecture by name, with its card, and the one call that builds it."""
 
 from __future__ import annotations
 
 import dataclasses
 import fnmatch
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,38 @@ from torchvision.models import ResNet50_Weights
 from torchvision.transforms import InterpolationMode, v2
 
 from bcos_vit.checks import nearest, reject_unknown
+from bcos_vit.models.shipped import shipped_card, shipped_weights
 from bcos_vit.models.spec import ViTSpec, spec_fields
 from bcos_vit.models.vit import ViT
 from bcos_vit.models.weights import is_weights_file, load_model
+
+IMAGENET = tuple(ResNet50_Weights.IMAGENET1K_V1.meta["categories"])
+"""The names of ImageNet's 1,000 classes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """What there is to know of a name of the zoo."""
+
+    spec: ViTSpec
+    """What the model is."""
+    class_names: tuple[str, ...]
+    """The classes it is meant for."""
+    file: str | None = None
+    """The file that its trained weights come in; None, like all below, where there are none."""
+    sha256_prefix: str | None = None
+    """The first digits of the file's SHA-256, or all 64."""
+    source: str | None = None
+    """``"shipped"``, or the address of the folder that holds the file."""
+    licence: str | None = None
+    """Terms of the weights and of the data that they were trained on."""
+    top1: float | None = None
+    """Top-1 accuracy in percent, as measured by the source."""
+    top5: float | None = None
+    """Top-5 accuracy in percent."""
+    recipe: str | None = None
+    """How they were trained: a command of this repository, or a paper."""
+
 
 # name: width, heads, MLP width, blocks of the simple ViT (one fewer with a stem), output channels of the stem
 _SIZES = {
@@ -47,7 +77,70 @@ def _digits_specs() -> dict[str, ViTSpec]:
     }
 
 
-SPECS: dict[str, ViTSpec] = _imagenet_specs() | _digits_specs()
+RELEASE = "https://github.com/B-cos/B-cos-v2/releases/download/v0.0.1-weights"
+"""The address of the weights published with B-cos v2 (arXiv 2306.10898)."""
+_IMAGENET_TERMS = "derived from ImageNet, whose terms allow non-commercial research only"
+# name: first digits of the file's SHA-256, top-1 and top-5 accuracy on ImageNet as the release states them
+_PUBLISHED = {
+    "bcos_simple_vit_ti_patch16_224": ("4b0824b1c1", 59.96, 81.838),
+    "bcos_simple_vit_s_patch16_224": ("75e99d1f73", 69.246, 88.096),
+    "bcos_simple_vit_b_patch16_224": ("1fc4750806", 74.408, 91.156),
+    "bcos_simple_vit_l_patch16_224": ("9613b2ad0a", 75.06, 91.378),
+    "bcos_vitc_ti_patch1_14": ("ddd6193a77", 67.26, 86.774),
+    "bcos_vitc_s_patch1_14": ("cf55c88f0c", 74.504, 91.288),
+    "bcos_vitc_b_patch1_14": ("a13c46397b", 77.152, 92.926),
+    "bcos_vitc_l_patch1_14": ("8739e18b8d", 77.782, 92.966),
+    "standard_simple_vit_ti_patch16_224": ("2ae8c65a39", 70.23, 89.38),
+    "standard_simple_vit_s_patch16_224": ("f2934fcdcf", 74.47, 91.226),
+    "standard_simple_vit_b_patch16_224": ("87074200ed", 75.3, 91.026),
+    "standard_simple_vit_l_patch16_224": ("62dc536e03", 75.71, 90.05),
+    "standard_vitc_ti_patch1_14": ("a5d6bded37", 72.59, 90.788),
+    "standard_vitc_s_patch1_14": ("34ecd7288e", 75.756, 91.994),
+    "standard_vitc_b_patch1_14": ("4d374b0220", 76.79, 92.024),
+    "standard_vitc_l_patch1_14": ("560e48f246", 77.866, 92.298),
+}
+
+
+def _imagenet_card(name: str, spec: ViTSpec) -> Card:
+    if name not in _PUBLISHED:
+        return Card(spec=spec, class_names=IMAGENET)
+    prefix, top1, top5 = _PUBLISHED[name]
+    return Card(
+        spec=spec,
+        class_names=IMAGENET,
+        file=f"{name}-{prefix}.pth",
+        sha256_prefix=prefix,
+        source=RELEASE,
+        licence=_IMAGENET_TERMS,
+        top1=top1,
+        top5=top5,
+        recipe="B-cos v2, arXiv 2306.10898: 90 epochs of ImageNet-1k",
+    )
+
+
+def _digits_card(name: str, spec: ViTSpec) -> Card:
+    names = tuple(str(digit) for digit in range(10))
+    kept = shipped_card(name)
+    if kept is None:
+        return Card(spec=spec, class_names=names)
+    accuracy = kept["results"]["accuracy"]
+    return Card(
+        spec=spec,
+        class_names=names,
+        file=f"{name}.safetensors",
+        sha256_prefix=kept["sha256"],
+        source="shipped",
+        licence=f"weights Apache-2.0; data: {kept['data_licence']}",
+        top1=100 * accuracy["top1"],
+        top5=100 * accuracy["top5"],
+        recipe=kept["command"],
+    )
+
+
+CARDS: dict[str, Card] = {name: _imagenet_card(name, spec) for name, spec in _imagenet_specs().items()} | {
+    name: _digits_card(name, spec) for name, spec in _digits_specs().items()
+}
+"""Every name of the zoo."""
 
 
 def list_models(pattern: str = "*") -> list[str]:
@@ -56,7 +149,7 @@ def list_models(pattern: str = "*") -> list[str]:
     >>> list_models("*_digits")
     ['bcos_vit_digits', 'standard_vit_digits']
     """
-    return sorted(fnmatch.filter(SPECS, pattern))
+    return sorted(fnmatch.filter(CARDS, pattern))
 
 
 def preprocessing(image_size: int) -> v2.Compose:
@@ -77,25 +170,25 @@ def preprocessing(image_size: int) -> v2.Compose:
     )
 
 
-def class_names(name: str) -> tuple[str, ...]:
-    """The classes a model of the zoo is meant for: ImageNet's 1,000, or the ten digits."""
-    if name.endswith("_digits"):
-        return tuple(str(digit) for digit in range(10))
-    return tuple(ResNet50_Weights.IMAGENET1K_V1.meta["categories"])
-
-
 def create_model(name: str | os.PathLike[str], *, pretrained: bool = False, **overrides: Any) -> ViT:
-    """Build a model of the zoo, or read one from a weights file of ours.
+    """Build a model of the zoo, or read a trained one from a file.
+
+    >>> model = create_model("bcos_vit_digits", pretrained=True)
+    >>> model.spec.position, model.class_names[:3]
+    ('rope', ('0', '1', '2'))
+    >>> create_model("bcos_vitc_ti_patch1_14", num_classes=37).spec.bias  # log(1/36)
+    -3.58...
 
     Parameters
     ----------
     name
-        A name of :func:`list_models`, or the path of a ``.safetensors`` file made by ``save_model``, which holds
-        spec and weights and takes no overrides.
+        A name of :func:`list_models`, or the path of a ``.safetensors`` file made by ``save_model`` or of a ``.ckpt``
+        file of a training run, which hold spec and weights.
     pretrained
-        Load trained weights. No name has any in this release; asking for them is an error, never random weights.
+        Load trained weights, which come with ``bcos_vit_digits`` and ``standard_vit_digits``. Asking another name for
+        them is an error, never random weights. A file is trained anyway.
     overrides
-        Any field of :class:`ViTSpec`, such as ``num_classes=10``.
+        Any field of :class:`ViTSpec`, such as ``num_classes=10``. Trained weights fit their own spec only.
 
     Returns
     -------
@@ -105,28 +198,48 @@ def create_model(name: str | os.PathLike[str], *, pretrained: bool = False, **ov
     Raises
     ------
     ValueError
-        For an unknown name, with the nearest one, or an impossible spec.
+        For an unknown name, with the nearest one, an impossible spec, or a file that is not what it should be.
     TypeError
-        For an unknown override, with the nearest field, or a name that is neither text nor path.
+        For an unknown override, with the nearest field, one that trained weights do not fit, or a name that is
+        neither text nor path.
     FileNotFoundError
         For a path that is no file.
     """
     if not isinstance(name, str | os.PathLike):
         raise TypeError(f"a model is asked for by its name or its file's path, found {name!r}")
+    reject_unknown("override", overrides, spec_fields())
     if is_weights_file(name):
-        if overrides or pretrained:
-            given = ", ".join([*overrides, *(["pretrained"] if pretrained else [])])
-            raise TypeError(f"{os.fspath(name)} holds its own spec and weights: drop {given}")
         model, names = load_model(Path(name))
+        _require_same(model.spec, overrides, os.fspath(name))
     else:
         name = os.fspath(name)
-        if name not in SPECS:
-            raise ValueError(f"no model is named {name!r}{nearest(name, SPECS)}")
-        reject_unknown("override", overrides, spec_fields())
+        if name not in CARDS:
+            raise ValueError(f"no model is named {name!r}{nearest(name, CARDS)}")
+        card = CARDS[name]
         if pretrained:
-            raise ValueError(f"{name} has no trained weights in this release: train it, or leave out pretrained=True")
-        model = ViT(dataclasses.replace(SPECS[name], **overrides))
-        names = class_names(name) if model.spec.num_classes == SPECS[name].num_classes else None
+            model, names = load_model(_weights_of(name, card))
+            _require_same(model.spec, overrides, f"the trained {name}")
+        else:
+            model = ViT(dataclasses.replace(card.spec, **overrides))
+            names = card.class_names if model.spec.num_classes == card.spec.num_classes else None
     model.class_names = names
     model.transform = preprocessing(model.spec.image_size)
     return model.eval()
+
+
+def _weights_of(name: str, card: Card) -> Path:
+    if card.source == "shipped":
+        return shipped_weights(name)
+    known = "its published weights are not loaded by name yet" if card.file else "nobody has trained it yet"
+    raise ValueError(
+        f"{name} has no trained weights in this release ({known}): train it, or take random weights, with "
+        "pretrained=False or on the command line --random-weights 0"
+    )
+
+
+def _require_same(spec: ViTSpec, overrides: dict[str, Any], owner: str) -> None:
+    for field, value in overrides.items():
+        if getattr(spec, field) != value:
+            raise TypeError(
+                f"{owner} holds its own spec and weights, with {field} {getattr(spec, field)!r}: drop {field}"
+            )

@@ -1,19 +1,34 @@
-"""What happens around training steps."""
+"""What happens around training steps: checkpoints, pictures, and how fast it goes."""
 
 from __future__ import annotations
 
+import io
+import shutil
+import time
 from pathlib import Path
+from typing import Any
 
-from lightning import Trainer
+import numpy as np
+import torch
+from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
+from PIL import Image
 from torch import Tensor
+
+from bcos_vit.atomic import write_whole
+from bcos_vit.data import DataModule
+from bcos_vit.explanation import LedgerError, explain
+from bcos_vit.explanation.plot import png
+from bcos_vit.models.weights import require_vit
 
 
 class BestCheckpoint(ModelCheckpoint):
     """Keeps ``best.ckpt``, by validation accuracy, and ``last.ckpt``.
 
     A tie goes to the later epoch: accuracies of a small validation part tie often, and the learning rate of the
-    later one is lower.
+    later one is lower. A resumed run starts with a copy of the best checkpoint of the run that it goes on with.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -24,3 +39,108 @@ class BestCheckpoint(ModelCheckpoint):
     def check_monitor_top_k(self, trainer: Trainer, current: Tensor | None = None) -> bool:
         tie = current is not None and self.best_model_score is not None and bool(current == self.best_model_score)
         return tie or super().check_monitor_top_k(trainer, current)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        kept = Path(state["best_model_path"])
+        if not kept.is_file():
+            rank_zero_warn(f"the best checkpoint so far, {kept}, is gone: the best is chosen among the epochs to come")
+            return
+        assert self.dirpath is not None
+        here = str(Path(self.dirpath) / kept.name)
+        _copy(kept, here)
+        places = {"dirpath": self.dirpath, "best_model_path": here, "kth_best_model_path": here, "last_model_path": ""}
+        super().load_state_dict(state | places | {"best_k_models": {here: state["best_model_score"]}})
+
+
+@rank_zero_only
+def _copy(file: Path, to: str) -> None:
+    Path(to).parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(file, to)
+
+
+class Explanations(Callback):
+    """Draws explanations of a few validation images while a B-cos model learns, to disk and to the logger.
+
+    The largest relative residual of their ledgers is logged as ``largest_residual``; one above the tolerance is
+    reported in a warning. Conventional models have no explanations, and nothing happens.
+
+    Parameters
+    ----------
+    folder
+        Gets ``epoch_0025.png`` and so on.
+    every
+        Epochs between two pictures; the last epoch has one in any case.
+    images
+        How many images, spread evenly over the validation part.
+    tolerance
+        As in :meth:`~bcos_vit.Explanation.check`; None: by the precision of the logits.
+
+    Raises
+    ------
+    ValueError
+        For less than 1 epoch or image.
+    """
+
+    def __init__(self, folder: Path, *, every: int, images: int, tolerance: float | None = None) -> None:
+        for name, found in (("every", every), ("images", images)):
+            if not isinstance(found, int) or found < 1:
+                raise ValueError(f"explanations.{name} must be a whole number of at least 1, found {found!r}")
+        self.folder = folder
+        self.every = every
+        self.images = images
+        self.tolerance = tolerance
+
+    def on_validation_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
+        epoch, model = trainer.current_epoch + 1, require_vit(module)
+        due = epoch % self.every == 0 or epoch == trainer.max_epochs
+        if trainer.sanity_checking or not due or not model.dynamic_linear or not trainer.is_global_zero:
+            return
+        data: DataModule = trainer.datamodule  # type: ignore[attr-defined]
+        part = data.part("val")
+        count = min(self.images, len(part))
+        chosen = [part[number * len(part) // count][0] for number in range(count)]
+        explanation = explain(model, torch.stack(chosen).to(module.device))
+        module.log("largest_residual", float(explanation.relative_residual.max()), rank_zero_only=True)
+        try:
+            explanation.check(self.tolerance)
+        except LedgerError as error:
+            rank_zero_warn(f"alarm after epoch {epoch}: {error}")
+        picture = png(explanation.plot(class_names=model.class_names, title=f"validation images after epoch {epoch}"))
+        self.folder.mkdir(exist_ok=True)
+        write_whole(self.folder / f"epoch_{epoch:04}.png", picture)
+        _log_picture(trainer, Image.open(io.BytesIO(picture)).convert("RGB"))
+
+
+def _log_picture(trainer: Trainer, picture: Image.Image) -> None:
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger):
+            logger.log_image("explanations", [picture], step=trainer.global_step)
+        elif isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_image("explanations", np.asarray(picture), trainer.global_step, dataformats="HWC")
+
+
+class Throughput(Callback):
+    """Logs ``images_per_second`` of every epoch: training and loading on all processes, without validation.
+
+    Lightning's ThroughputMonitor would log validation batches on the axis of training steps.
+    """
+
+    def __init__(self) -> None:
+        self.images = 0
+        self.seconds = 0.0
+        self.start = 0.0
+
+    def on_train_epoch_start(self, *_: Any) -> None:
+        self.images, self.seconds, self.start = 0, 0.0, time.perf_counter()
+
+    def on_train_batch_end(self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, *_: Any) -> None:
+        now = time.perf_counter()
+        self.images += len(batch[0])
+        self.seconds += now - self.start
+        self.start = now
+
+    def on_validation_end(self, *_: Any) -> None:
+        self.start = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
+        module.log("images_per_second", trainer.world_size * self.images / self.seconds, rank_zero_only=True)

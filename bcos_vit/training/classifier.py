@@ -8,6 +8,7 @@ from typing import Any
 
 from lightning import LightningModule
 from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics.classification import MulticlassAccuracy
@@ -75,4 +76,12 @@ class Classifier(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def configure_gradient_clipping(self, optimizer: Optimizer, *_: object, **__: object) -> None:
+        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined] - the logger connector sets it
+        if self.trainer.global_step % every == 0:  # a pass over all gradients
+            gradients = [p.grad for p in self.parameters() if p.grad is not None]
+            self.log("gradient_norm", get_total_norm(gradients))  # before clipping
         self.clip(self.parameters())
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        names = self.model.class_names
+        checkpoint["class_names"] = None if names is None else list(names)

@@ -2,31 +2,47 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
 import shutil
-import tempfile
 from pathlib import Path
+from typing import Any
 
-import lightning
 import torch
-from lightning import Trainer
+from lightning import Callback, Trainer
+from lightning.pytorch.callbacks import EMAWeightAveraging, LearningRateMonitor
 from omegaconf import DictConfig, OmegaConf
 
-from bcos_vit.atomic import replacing
+from bcos_vit.atomic import write_whole
 from bcos_vit.checks import reject_unknown
 from bcos_vit.config import build, plain
 from bcos_vit.data import DataModule
 from bcos_vit.evaluation import Report, evaluate
+from bcos_vit.evaluation.setting import make_new, model_and_data, seed_and_threads
+from bcos_vit.extras import versions
+from bcos_vit.metrics import Accuracy, Completeness
 from bcos_vit.models import ViT, save_model
-from bcos_vit.training.callbacks import BestCheckpoint
+from bcos_vit.training.callbacks import BestCheckpoint, Explanations, Throughput
 from bcos_vit.training.classifier import Classifier
+from bcos_vit.training.resume import check_resumable
 
-CONFIG_KEYS = ("data", "debug", "logger", "model", "output", "recipe", "seed", "threads", "trainer")
+CONFIG_KEYS = (
+    *("data", "debug", "ema", "explanations", "image_size", "logger", "model", "output", "recipe", "resume", "seed"),
+    *("threads", "trainer"),
+)
 RECIPE_KEYS = ("classifier", "epochs")
 
 
-def train(config: DictConfig) -> Report | None:
+def train(config: DictConfig, *, command: str | None = None) -> Report | None:
     """Train as ``config`` says (see ``configs/train.yaml``); everything is written below ``config.output``.
+
+    Parameters
+    ----------
+    config
+        Completed on the way: an ``image_size`` of None becomes the model's.
+    command
+        The command that started it, for the card.
 
     Returns
     -------
@@ -36,68 +52,87 @@ def train(config: DictConfig) -> Report | None:
     Raises
     ------
     OSError
-        If the output folder cannot be written to, before anything is built.
+        If the output folder cannot be written to, or the checkpoint to resume is missing, before anything is built.
     TypeError
         For an unknown key in ``config``, with the nearest one.
     ValueError
-        If the output folder holds something, or model and data do not fit each other.
+        For an impossible value, if the output folder holds something, or if model and data, or the checkpoint to
+        resume, do not fit each other.
     """
-    recipe = plain(config)
-    reject_unknown("config key", recipe, CONFIG_KEYS)  # what "+key=value" adds would be ignored in silence
-    reject_unknown("recipe key", recipe["recipe"], RECIPE_KEYS)
-    output = Path(recipe["output"])
+    reject_unknown("config key", map(str, config), CONFIG_KEYS)  # "+key=value" would be ignored in silence
+    reject_unknown("recipe key", map(str, config.recipe), RECIPE_KEYS)
+    _check_numbers(config)
+    output = Path(config.output)
     best = BestCheckpoint(output / "checkpoints")
-    trainer: Trainer = build(config.trainer)(callbacks=[best], logger=build(config.logger))
+    trainer: Trainer = build(config.trainer)(callbacks=_callbacks(config, best), logger=build(config.logger))
     if trainer.is_global_zero:
-        _make_new(output)
-    lightning.seed_everything(recipe["seed"], workers=True, verbose=False)
-    if recipe["threads"] is not None:
-        torch.set_num_threads(recipe["threads"])
-    data: DataModule = build(config.data)
-    model: ViT = build(config.model)
-    if len(data.class_names) != model.spec.num_classes:
-        raise ValueError(f"the data has {len(data.class_names)} classes, but the model {model.spec.num_classes} logits")
-    model.class_names = data.class_names
-    model.train()
-    classifier: Classifier = build(config.recipe.classifier)(model=model, recipe=recipe)
-    if trainer.is_global_zero:
-        with replacing(output / "config.yaml") as temporary:
-            temporary.write_text(OmegaConf.to_yaml(config, resolve=True))
+        make_new(output)
     try:
-        trainer.fit(classifier, data)
+        seed_and_threads(config.seed, config.threads)
+        model, data = model_and_data(config, "val", adapt=True)
+        recipe = plain(config)
+        model.class_names = data.class_names
+        model.train()
+        classifier: Classifier = build(config.recipe.classifier)(model=model, recipe=recipe)
+        if config.resume is not None:
+            check_resumable(Path(config.resume), classifier, averaged=config.ema is not None)
+        if trainer.is_global_zero:
+            write_whole(output / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
+        trainer.fit(classifier, data, ckpt_path=config.resume, weights_only=True)
     except Exception:
         if trainer.is_global_zero and trainer.global_step == 0:
             shutil.rmtree(output)  # was made above, and holds no training yet
         raise
-    if not trainer.is_global_zero:
-        return None
     if best.best_model_path:
         classifier.load_state_dict(torch.load(best.best_model_path, weights_only=True)["state_dict"])
-    else:
+    elif trainer.is_global_zero:
         print("no validation has run: the weights of the last step are evaluated")
-    model.to(trainer.strategy.root_device)
-    report = evaluate(model, data.test_dataloader())
-    _write(report, model, recipe, output)
+    report = evaluate(model, data, {"accuracy": Accuracy, "completeness": Completeness}, trainer=trainer)
+    if not trainer.is_global_zero:
+        return None
+    _write(report, model, data, recipe, command, output)
     return report
 
 
-def _make_new(folder: Path) -> None:
-    """Make the output folder and see that it is new and can be written to, before hours are spent."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise type(error)(f"cannot write to output folder {folder}: {error.strerror or error}") from error
-    if occupied := next(folder.iterdir(), None):
-        raise FileExistsError(f"output folder {folder} already holds {occupied.name}: give an empty or a new one")
+def _callbacks(config: DictConfig, best: BestCheckpoint) -> list[Callback]:
+    callbacks: list[Callback] = [LearningRateMonitor("step"), Throughput()]
+    if config.explanations.every is not None:
+        callbacks.append(Explanations(Path(config.output) / "explanations", **config.explanations))
+    if config.ema is not None:
+        # After the explanations: validation swaps the averaged weights in and out, and these are to be explained.
+        callbacks.append(EMAWeightAveraging(decay=config.ema))
+    return [*callbacks, best]
 
 
-def _write(report: Report, model: ViT, recipe: dict[str, object], output: Path) -> None:
+def _check_numbers(config: DictConfig) -> None:
+    """What the libraries would accept and ruin a run with."""
+    if not isinstance(config.recipe.epochs, int) or config.recipe.epochs < 1:
+        raise ValueError(f"recipe.epochs must be a whole number of at least 1, found {config.recipe.epochs!r}")
+    if config.ema is not None and not (isinstance(config.ema, float) and 0 < config.ema < 1):
+        raise ValueError(f"ema must lie between 0 and 1, as 0.999, or be null for none, found {config.ema!r}")
+    classifier = config.recipe.classifier
+    for part, name in (("optimizer", "lr"), ("clip", "clip_factor"), ("clip", "max_norm")):
+        found = classifier[part].get(name, 1.0)
+        if isinstance(found, bool) or not isinstance(found, int | float) or not 0 < found < math.inf:
+            raise ValueError(f"recipe.classifier.{part}.{name} must be a number above 0, found {found!r}")
+
+
+def _write(
+    report: Report, model: ViT, data: DataModule, recipe: dict[str, Any], command: str | None, output: Path
+) -> None:
     weights, gallery = output / "model.safetensors", output / "gallery.png"
     save_model(model, weights, about={"recipe": recipe, "results": report.numbers()})
-    with replacing(output / "report.json") as temporary:
-        temporary.write_text(json.dumps(report.numbers(), indent=2) + "\n")
+    card = {
+        "command": command,
+        "seed": recipe["seed"],
+        "results": report.numbers(),
+        "versions": versions(),
+        "data": recipe["data"]["dataset"]["_target_"],
+        "data_licence": data.part("test").licence,
+        "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+    }
+    write_whole(output / "card.json", json.dumps(card, indent=2) + "\n")
+    write_whole(output / "report.json", json.dumps(report.numbers(), indent=2) + "\n")
     drawn = report.draw_gallery(gallery)
     print("\n".join(["", *report.table()]))
     print(f"weights: {weights}")

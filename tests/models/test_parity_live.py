@@ -23,10 +23,10 @@ import bcos_vit
 from bcos_vit.explanation.colour import render
 from bcos_vit.models.vit import ViT
 from bcos_vit.models.weights import from_published, to_published
-from bcos_vit.models.zoo import SPECS
+from bcos_vit.models.zoo import CARDS
 from toys import deviation, images_for, perturb_norms, random_images, toy
 
-NAMES = [name for name in SPECS if "rope" not in name and "digits" not in name]
+NAMES = [name for name in CARDS if "rope" not in name and "digits" not in name]
 BCOS_NAMES = [name for name in NAMES if name.startswith("bcos")]
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
 
@@ -121,12 +121,12 @@ def assert_same(model: ViT, reference: nn.Module, images: Tensor) -> None:
 def pair(request: pytest.FixtureRequest) -> tuple[ViT, nn.Module]:
     """Ours and the reference, sharing weights. Full size up to S; B and L with two of their blocks."""
     name = request.param
-    return _pair(name, depth=2 if SPECS[name].width > 384 else SPECS[name].depth)
+    return _pair(name, depth=2 if CARDS[name].spec.width > 384 else CARDS[name].spec.depth)
 
 
 def _pair(name: str, depth: int) -> tuple[ViT, nn.Module]:
     torch.manual_seed(0)
-    model = perturb_norms(ViT(dataclasses.replace(SPECS[name], depth=depth))).eval()
+    model = perturb_norms(ViT(dataclasses.replace(CARDS[name].spec, depth=depth))).eval()
     reference = entry_point(name, depth)
     reference.load_state_dict(to_published(model), strict=True, assign=True)
     return model, reference
@@ -142,7 +142,7 @@ def test_published_models(pair: tuple[ViT, nn.Module], batch: int, size: tuple[i
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [n for n in NAMES if "_b_" in n or "_l_" in n])
 def test_published_models_in_full(name: str) -> None:
-    model, reference = _pair(name, SPECS[name].depth)
+    model, reference = _pair(name, CARDS[name].spec.depth)
     assert_same(model, reference, random_images(1, 224))
 
 
@@ -181,18 +181,18 @@ def test_parameter_counts(name: str) -> None:
     family, architecture = name.split("_", 1)
     expected = PARAMETERS[architecture][family == "standard"]
     with torch.device("meta"):
-        model = ViT(SPECS[name])
+        model = ViT(CARDS[name].spec)
     found = sum(p.numel() for p in model.parameters())
     assert round(found / 1e6, 2) == expected
-    assert found == sum(p.numel() for p in entry_point(name, SPECS[name].depth).parameters())
+    assert found == sum(p.numel() for p in entry_point(name, CARDS[name].spec.depth).parameters())
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_keys_are_the_references(name: str) -> None:
     with torch.device("meta"):
-        model = ViT(SPECS[name])
+        model = ViT(CARDS[name].spec)
     ours = {key: tuple(t.shape) for key, t in to_published(model).items()}
-    theirs = {key: tuple(t.shape) for key, t in entry_point(name, SPECS[name].depth).state_dict().items()}
+    theirs = {key: tuple(t.shape) for key, t in entry_point(name, CARDS[name].spec.depth).state_dict().items()}
     assert ours == theirs
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 import bcos_vit
 from bcos_vit import ViTSpec, create_model, list_models
-from bcos_vit.models.zoo import SPECS
+from bcos_vit.models.zoo import CARDS
 from toys import images_for, random_images, toy, toy_spec
 
 # Width, heads, MLP width, blocks of the simple ViT, stem of the vitc.
@@ -65,7 +65,7 @@ def test_published_sizes(name: str) -> None:
     family, size = name.split("_")[0], name.replace("simple_vit", "vitc").split("_")[2]
     width, heads, mlp_width, depth, stem = SIZES[size]
     vitc = "vitc" in name
-    assert SPECS[name] == ViTSpec(
+    assert CARDS[name].spec == ViTSpec(
         family=family,
         image_size=224,
         patch_size=16,
@@ -77,19 +77,19 @@ def test_published_sizes(name: str) -> None:
         num_classes=1000,
         position="rope" if "rope" in name else "sincos",
     )
-    assert SPECS[name].stem_stride == (16 if vitc else 1)
-    assert SPECS[name].grid == 14
+    assert CARDS[name].spec.stem_stride == (16 if vitc else 1)
+    assert CARDS[name].spec.grid == 14
 
 
 def test_sizes_of_the_digits_models() -> None:
-    assert SPECS["bcos_vit_digits"] == ViTSpec(family="bcos", position="rope", **DIGITS)
-    assert SPECS["standard_vit_digits"] == ViTSpec(family="standard", position="sincos", **DIGITS)
+    assert CARDS["bcos_vit_digits"].spec == ViTSpec(family="bcos", position="rope", **DIGITS)
+    assert CARDS["standard_vit_digits"].spec == ViTSpec(family="standard", position="sincos", **DIGITS)
 
 
 def test_a_model_is_what_its_spec_says() -> None:
     model = create_model("bcos_vitc_ti_patch1_14", num_classes=7, depth=2, b=1.5)
-    assert model.spec == dataclasses.replace(SPECS["bcos_vitc_ti_patch1_14"], num_classes=7, depth=2, b=1.5)
-    assert SPECS["bcos_vitc_ti_patch1_14"].num_classes == 1000  # the zoo's own spec is untouched
+    assert model.spec == dataclasses.replace(CARDS["bcos_vitc_ti_patch1_14"].spec, num_classes=7, depth=2, b=1.5)
+    assert CARDS["bcos_vitc_ti_patch1_14"].spec.num_classes == 1000  # the zoo's own spec is untouched
     assert len(model.blocks) == 2
     assert not model.training
     assert model(random_images(1, 224)).shape == (1, 7)

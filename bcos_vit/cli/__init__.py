@@ -1,0 +1,1 @@
+"""The ``bcos-vit`` command, one file a verb."""

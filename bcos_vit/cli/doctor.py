@@ -1,0 +1,62 @@
+"""``bcos-vit doctor``: what a bug report should say."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import shutil
+from pathlib import Path
+
+import torch
+
+from bcos_vit.extras import versions
+from bcos_vit.models.shipped import shipped_weights
+from bcos_vit.models.zoo import CARDS
+
+
+def run(given: argparse.Namespace) -> int:
+    """Print versions, devices, caches and shipped models; 1 if a shipped model is missing or damaged."""
+    print("versions")
+    for package, found in versions().items():
+        print(f"  {package:<14}{found or 'not installed'}")
+    print("devices")
+    for line in _devices():
+        print(f"  {line}")
+    print("caches")
+    for name, path in _caches().items():
+        print(f"  {name:<14}{path} ({_state(path)})")
+    print("shipped models")
+    wrong = 0
+    for name in (name for name, card in CARDS.items() if name.endswith("_digits")):
+        try:
+            print(f"  {name:<22}{shipped_weights(name)} (SHA-256 as on its card)")
+        except (OSError, ValueError) as error:
+            wrong += 1
+            print(f"  {name:<22}{error}")
+    return 1 if wrong else 0
+
+
+def _devices() -> list[str]:
+    lines = [f"cpu           {platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads in use"]
+    if torch.accelerator.is_available():
+        kind = torch.accelerator.current_accelerator()
+        assert kind is not None
+        for number in range(torch.accelerator.device_count()):
+            name = f"{kind.type}:{number}"
+            known = torch.cuda.get_device_name(number) if kind.type == "cuda" else kind.type
+            lines.append(f"{name:<14}{known}")
+    else:
+        lines.append("accelerator   none found")
+    return lines
+
+
+def _caches() -> dict[str, Path]:
+    return {"torch hub": Path(torch.hub.get_dir()), "temporary": Path(os.environ.get("TMPDIR", "/tmp"))}
+
+
+def _state(path: Path) -> str:
+    there = next(p for p in (path, *path.parents) if p.exists())
+    free = f"{shutil.disk_usage(there).free / 2**30:.0f} GiB free"
+    writable = "writable" if os.access(there, os.W_OK) else "not writable"
+    return f"{free}, {writable}{'' if path.exists() else ', not there yet'}"

@@ -1,0 +1,156 @@
+"""``bcos-vit explain``: for every photo and target a picture with the ledger in words, and a file with the numbers."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from bcos_vit.cli.targets import WordedTarget, parse_targets
+from bcos_vit.explanation import Explanation, LedgerError, collapse, explain
+from bcos_vit.explanation.plot import require_matplotlib, singles, target_name, write_png
+from bcos_vit.models import ViT, create_model
+from bcos_vit.models.weights import is_weights_file
+from bcos_vit.photos import PhotoError, read_photo
+
+LONGEST = 80  # characters of a path that are shown, or of a word that names a file
+TRAINED = "trained weights"
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A photo as the model gets it."""
+
+    name: str
+    """The path as given, printable."""
+    stem: str
+    """What its results are called, in this call only its."""
+    pixels: Tensor
+    """(3, H, W) in [0, 1]."""
+
+
+def run(given: argparse.Namespace) -> int:
+    """Explain ``given.images``; 1 if some failed, each with a sentence on stderr."""
+    require_matplotlib()
+    if given.batch_size < 1:
+        raise ValueError(f"--batch-size must be at least 1, found {given.batch_size}")
+    model, about = _model(given)
+    targets = parse_targets(given.targets, model.spec.num_classes, model.class_names)
+    out = _folder(given.out)
+    failed: list[str] = []
+    photos = _read(given.images, model, failed)
+    while batch := list(islice(photos, given.batch_size)):
+        for target in targets:
+            _explain(model, batch, target, about, out, failed)
+    if failed:
+        print(f"bcos-vit explain: {len(set(failed))} of {len(given.images)} photos failed", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _model(given: argparse.Namespace) -> tuple[ViT, dict[str, str]]:
+    """The model on its device, tried out on a black image, and what to say about it in every output."""
+    seed = given.random_weights
+    if seed is None:
+        model = create_model(given.model, pretrained=True)
+    elif is_weights_file(given.model):
+        raise ValueError(f"{given.model} is a file with weights: drop --random-weights")
+    else:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            model = create_model(given.model)
+    accelerator = torch.accelerator.current_accelerator()
+    device = given.device or (
+        accelerator.type if accelerator is not None and torch.accelerator.is_available() else "cpu"
+    )
+    try:
+        model.to(device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"--device {device} cannot be used: {str(error).splitlines()[0]}") from error
+    size = model.spec.image_size
+    collapse(model, torch.zeros(1, 3, size, size, device=device))  # raises, once, what would fail for every photo
+    return model, {"model": given.model, "weights": TRAINED if seed is None else f"random weights, seed {seed}"}
+
+
+def _folder(path: str) -> Path:
+    out = Path(path)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise type(error)(f"cannot make the folder {out}: {error.strerror}; give another --out") from error
+    return out
+
+
+def _read(paths: Sequence[str], model: ViT, failed: list[str]) -> Iterator[Photo]:
+    assert model.transform is not None
+    for path, stem in zip(paths, _stems(paths), strict=True):
+        name = _printable(path)
+        try:
+            photo = read_photo(path)
+        except PhotoError as error:
+            _fail(_printable(str(error)), name, failed)
+            continue
+        if photo.info["frames"] > 1:
+            print(f"note: {name} holds {photo.info['frames']} pictures, the first is explained", file=sys.stderr)
+        yield Photo(name, stem, model.transform(photo))
+
+
+def _explain(
+    model: ViT, batch: list[Photo], target: WordedTarget, about: dict[str, str], out: Path, failed: list[str]
+) -> None:
+    device = next(model.parameters()).device
+    explanation = explain(model, torch.stack([photo.pixels for photo in batch]).to(device), target).to("cpu")
+    for number, photo in enumerate(batch):
+        for single in singles(explanation[number]):
+            try:
+                single.check()
+            except LedgerError as error:
+                _fail(f"{photo.name}: {error}", photo.name, failed)
+                continue
+            path = out / f"{photo.stem}.{_slug(single, model)}.png"
+            single.save(path.with_suffix(".safetensors"), about=about | {"photo": photo.name})
+            title = f"{photo.name[-LONGEST:]}: {about['model'][-LONGEST:]}"
+            title += "" if about["weights"] == TRAINED else f", {about['weights']}"
+            write_png(single.plot(class_names=model.class_names, title=title), path)
+            print(f"{photo.name}: {_in_words(single, model)}, {about['weights']}: {path}")
+
+
+def _in_words(e: Explanation, model: ViT) -> str:
+    lines = " ".join(f"{name} {float(value):+.3f}" for name, value in {"image": e.image, **e.constants}.items())
+    name = target_name(e, model.class_names)
+    return f"{name}, logit {float(e.logit):+.3f} = {lines}, residual {float(e.residual):.0e}"
+
+
+def _slug(e: Explanation, model: ViT) -> str:
+    if e.against is not None:
+        return f"{int(e.target)}-vs-{int(e.against)}"
+    number, name = str(int(e.target)), target_name(e, model.class_names)
+    return number if name == number else f"{number}-{re.sub('[^A-Za-z0-9]+', '-', name)[:LONGEST]}"
+
+
+def _stems(paths: Sequence[str]) -> list[str]:
+    """A name for the results of every path, unlike all others: ``cat``, ``cat-2``, ..."""
+    stems: list[str] = []
+    for path in paths:
+        stem = re.sub(r"[\x00-\x1f\ud800-\udfff]", "_", Path(path).stem)[:LONGEST] or "photo"
+        number, unlike = 1, stem
+        while unlike in stems:
+            number += 1
+            unlike = f"{stem}-{number}"
+        stems.append(unlike)
+    return stems
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+
+
+def _fail(sentence: str, name: str, failed: list[str]) -> None:
+    print(f"bcos-vit explain: {sentence}", file=sys.stderr)
+    failed.append(name)

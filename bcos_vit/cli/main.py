@@ -1,0 +1,79 @@
+"""The command line: arguments in, exit status out. Verbs are imported when they run, so that help is quick."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.metadata import version
+
+DONE, SOME_FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run ``bcos-vit`` with ``arguments`` (default: those of the process).
+
+    Returns
+    -------
+    int
+        0: all done. 1: some inputs failed, or something unforeseen happened. 2: wrong use. 130: interrupted. What
+        went wrong is a sentence on stderr; ``--debug`` adds the traceback.
+    """
+    given = _parser().parse_args(arguments)
+    verb = import_module(f"bcos_vit.cli.{given.verb}")
+    try:
+        status: int = verb.run(given)
+        sys.stdout.flush()
+        return status
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:  # whoever read our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    except (ValueError, TypeError, OSError, ImportError) as error:
+        if given.debug:
+            raise
+        print(f"bcos-vit {given.verb}: {error}", file=sys.stderr)
+        return WRONG_USE
+    except Exception as error:
+        if given.debug:
+            raise
+        message = f"{type(error).__name__}: {error}"
+        print(f"bcos-vit {given.verb}: unforeseen {message} (--debug shows where)", file=sys.stderr)
+        return SOME_FAILED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="bcos-vit", description="Vision Transformers that explain themselves exactly."
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {version('bcos_vit')}")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--debug", action="store_true", help="show a traceback instead of one sentence")
+
+    models = verbs.add_parser("models", parents=[common], help="list the zoo, or show the card of one model")
+    models.add_argument("pattern", nargs="?", default="*", help="a name, or a pattern such as 'bcos_*'")
+
+    explain = verbs.add_parser("explain", parents=[common], help="explain what a model sees in photos")
+    explain.add_argument("images", nargs="+", metavar="IMAGE", help="any photo: JPEG, PNG, WebP, TIFF, ...")
+    explain.add_argument("--model", required=True, metavar="NAME_OR_FILE", help="a trained model of the zoo, or a file")
+    explain.add_argument(
+        "--targets",
+        default="top1",
+        metavar="LIST",
+        help="comma-separated class numbers or names, topN, A-vs-B (default: top1, the predicted class)",
+    )
+    explain.add_argument(
+        "--out", default="explanations", metavar="DIR", help="folder of the results (default: %(default)s)"
+    )
+    explain.add_argument("--random-weights", type=int, metavar="SEED", help="build the model untrained")
+    explain.add_argument("--batch-size", type=int, default=8, metavar="N", help="photos at once (default: %(default)s)")
+    explain.add_argument(
+        "--device", metavar="DEVICE", help="such as cpu or cuda:1 (default: an accelerator if there is one)"
+    )
+
+    verbs.add_parser("doctor", parents=[common], help="show versions, devices, caches and shipped models")
+    return parser

@@ -1,0 +1,62 @@
+"""One evaluation from configuration to files: what ``evaluate.py`` runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from lightning import Trainer
+from omegaconf import DictConfig, OmegaConf
+
+from bcos_vit.atomic import write_whole
+from bcos_vit.checks import reject_unknown
+from bcos_vit.config import build, plain
+from bcos_vit.evaluation.report import Report
+from bcos_vit.evaluation.run import evaluate
+from bcos_vit.evaluation.setting import make_new, model_and_data, seed_and_threads
+
+CONFIG_KEYS = ("data", "debug", "image_size", "metrics", "model", "output", "seed", "split", "threads", "trainer")
+
+
+def evaluate_as(config: DictConfig) -> Report | None:
+    """Evaluate as ``config`` says (see ``configs/evaluate.yaml``); everything is written below ``config.output``.
+
+    Returns
+    -------
+    Report
+        None on all but the first process.
+
+    Raises
+    ------
+    OSError
+        If the output folder cannot be written to, before anything is built.
+    TypeError
+        For an unknown key in ``config``, with the nearest one.
+    ValueError
+        If the output folder holds something, or model and data do not fit each other.
+    """
+    reject_unknown("config key", map(str, config), CONFIG_KEYS)
+    output = Path(config.output)
+    seed_and_threads(config.seed, config.threads)
+    trainer: Trainer = build(config.trainer)
+    if trainer.is_global_zero:
+        make_new(output)
+    try:
+        model, data = model_and_data(config, config.split, adapt=False)
+        report = evaluate(model, data, build(config.metrics), trainer=trainer, split=config.split)
+    except Exception:
+        if trainer.is_global_zero and output.is_dir() and not any(output.iterdir()):
+            output.rmdir()  # was made above
+        raise
+    if not trainer.is_global_zero:
+        return None
+    described = {"model": config.model.name, "pretrained": config.model.pretrained, "split": config.split}
+    write_whole(output / "report.json", json.dumps(described | report.numbers(), indent=2) + "\n")
+    write_whole(output / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(plain(config))))
+    drawn = report.draw_gallery(output / "gallery.png")
+    print("\n".join(["", *report.table()]))
+    print(f"report: {output / 'report.json'}")
+    print(f"gallery: {output / 'gallery.png'}" if drawn else "gallery: none, a conventional model has no linear map")
+    if not config.model.pretrained:
+        print(f"note: random weights, seed {config.seed}")
+    return report

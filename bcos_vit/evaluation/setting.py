@@ -1,0 +1,77 @@
+"""What a run is set up with: seed and threads, a folder of its own, a model and data that fit each other."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import lightning
+import torch
+from omegaconf import DictConfig
+
+from bcos_vit.config import build
+from bcos_vit.data import DataModule
+from bcos_vit.models import ViT
+
+
+def seed_and_threads(seed: int, threads: int | None) -> None:
+    """Seed every generator, and use so many threads of the CPU (None: as many as it has).
+
+    Raises ``ValueError`` for a seed outside 0 to 2^32 - 1, or fewer than one thread.
+    """
+    if not isinstance(seed, int) or not 0 <= seed < 2**32:
+        raise ValueError(f"seed must be a whole number from 0 to 4294967295, found {seed!r}")
+    if threads is not None and (not isinstance(threads, int) or threads < 1):
+        raise ValueError(f"threads must be a whole number of at least 1, or null for all, found {threads!r}")
+    lightning.seed_everything(seed, workers=True, verbose=False)
+    if threads is not None:
+        torch.set_num_threads(threads)
+
+
+def make_new(folder: Path) -> None:
+    """Make the output folder and see that it is new and can be written to, before hours are spent.
+
+    Raises ``OSError`` if it cannot be written to, ``FileExistsError`` if it holds something.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise type(error)(f"cannot write to output folder {folder}: {error.strerror or error}") from error
+    if occupied := next(folder.iterdir(), None):
+        raise FileExistsError(f"output folder {folder} already holds {occupied.name}: give an empty or a new one")
+
+
+def model_and_data(config: DictConfig, split: str, *, adapt: bool) -> tuple[ViT, DataModule]:
+    """Build what ``config.model`` and ``config.data`` describe; images get the size that the model was made for.
+
+    Parameters
+    ----------
+    config
+        With ``model``, ``data`` and ``image_size``; an ``image_size`` of None is replaced by the model's.
+    split
+        A part that exists: its class names are read.
+    adapt
+        For a model that is to be trained: give it as many logits as the data has classes, and ``image_size``, unless
+        ``config.model`` says otherwise.
+
+    Raises
+    ------
+    ValueError
+        If model and data have different numbers of classes, or the same classes in another order.
+    """
+    classes = tuple(build(config.data.dataset)(split=split, transform=None).class_names)
+    wanted = {"num_classes": len(classes), "image_size": config.image_size} if adapt else {}
+    given = {name: value for name, value in wanted.items() if value is not None and name not in config.model}
+    model: ViT = build(config.model, **given)
+    if model.spec.num_classes != len(classes):
+        raise ValueError(f"the data has {len(classes)} classes, but the model {model.spec.num_classes} logits")
+    known = model.class_names
+    if known is not None and known != classes and sorted(known) == sorted(classes):
+        raise ValueError(
+            f"the model knows the classes in another order, {known[:3]}... where the data has {classes[:3]}..."
+        )
+    if config.image_size is None:
+        config.image_size = model.spec.image_size
+    return model, build(config.data)

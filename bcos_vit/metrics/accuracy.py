@@ -1,0 +1,55 @@
+"""How often, how surely and how honestly a model is right."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torchmetrics import MeanMetric
+from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError
+
+from bcos_vit.metrics.group import Batch, Group
+from bcos_vit.models import ViT
+
+BINS = 15
+
+
+class Accuracy(Group):
+    """Top-1 and, with more than five classes, top-5 accuracy, loss, and calibration error.
+
+    The loss is the one of the family: binary cross-entropy, mean over classes, for B-cos models (arXiv 2306.10898),
+    cross-entropy for conventional ones. The calibration error is the expected difference between the probability
+    of the predicted class and how often it is right, in 15 bins (Guo et al., arXiv 1706.04599, eq. 3); probabilities
+    are sigmoids for B-cos models, which need not sum to one.
+    """
+
+    def __init__(self, model: ViT) -> None:
+        super().__init__(model)
+        classes = model.spec.num_classes
+        self.top1 = MulticlassAccuracy(classes, average="micro")
+        self.top5 = MulticlassAccuracy(classes, average="micro", top_k=5) if classes > 5 else None
+        self.loss = MeanMetric()
+        self.calibration = MulticlassCalibrationError(classes, n_bins=BINS)
+
+    def update(self, batch: Batch) -> None:
+        logits, labels = batch.logits, batch.labels
+        self.top1.update(batch.predicted, labels)
+        if self.top5 is not None:
+            self.top5.update(logits, labels)
+        if batch.model.dynamic_linear:
+            one_hot = F.one_hot(labels, logits.shape[1]).to(logits.dtype)
+            loss = F.binary_cross_entropy_with_logits(logits, one_hot, reduction="none").mean(1)
+        else:
+            loss = F.cross_entropy(logits, labels, reduction="none")
+        self.loss.update(loss)
+        self.calibration.update(batch.model.probabilities(logits), labels)
+
+    def compute(self) -> dict[str, float]:
+        found = {"top1": float(self.top1.compute())}
+        if self.top5 is not None:
+            found["top5"] = float(self.top5.compute())
+        return found | {"loss": float(self.loss.compute()), "calibration_error": float(self.calibration.compute())}
+
+    def rows(self, found: dict[str, float]) -> dict[str, str]:
+        rows = {"accuracy, top-1": f"{100 * found['top1']:.2f} %"}
+        if "top5" in found:
+            rows["accuracy, top-5"] = f"{100 * found['top5']:.2f} %"
+        return rows | {"loss": f"{found['loss']:.4f}", "calibration error": f"{found['calibration_error']:.4f}"}

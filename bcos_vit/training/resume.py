@@ -1,0 +1,61 @@
+"""Going on with a run that was cut short."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+
+from bcos_vit.training.classifier import Classifier
+
+KEPT = ("spec", "recipe.recipe", "recipe.data.batch_size", "recipe.trainer.devices")
+"""What must be as it was: the optimiser's state belongs to it, and the schedule to a number of steps."""
+
+
+def check_resumable(path: Path, classifier: Classifier, *, averaged: bool) -> None:
+    """See that the checkpoint at ``path`` is one of a run like this.
+
+    Parameters
+    ----------
+    path
+        ``last.ckpt`` or ``best.ckpt`` of a run.
+    classifier
+        What is to be trained on.
+    averaged
+        Whether this run averages its weights.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is no checkpoint, or model, recipe, batch size, devices or averaging differ.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no checkpoint {path} to resume")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        before: dict[str, Any] = content["hyper_parameters"]
+    except (RuntimeError, EOFError, UnpicklingError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is no checkpoint of a training run") from error
+    for where in KEPT:
+        _require_equal(path, where, _at(before, where), _at(dict(classifier.hparams), where))
+    if averaged != ("averaging_state" in content):
+        raise ValueError(f"{path} was made {'without' if averaged else 'with'} ema: a resumed run keeps to it")
+
+
+def _at(values: Any, where: str) -> Any:
+    for name in where.split("."):
+        values = values[name]
+    return values
+
+
+def _require_equal(path: Path, where: str, before: Any, now: Any) -> None:
+    if isinstance(before, dict) and isinstance(now, dict):
+        for name in sorted(before.keys() | now.keys()):
+            _require_equal(path, f"{where}.{name}", before.get(name), now.get(name))
+    elif before != now:
+        name = where.removeprefix("recipe.")
+        raise ValueError(f"{path} was made with {name} {before!r}, not {now!r}: a resumed run keeps to it")
