@@ -14,6 +14,17 @@ from bcos_vit.layers.mode import at_least_float32
 def explain(model: nn.Module, images: Tensor, target: Target = None, *, check_values: bool = True) -> Explanation:
     """Explain predictions exactly: one forward pass, and one input-only backward pass per target.
 
+    >>> import bcos_vit
+    >>> from bcos_vit.data import Digits
+    >>> model = bcos_vit.create_model("bcos_vit_digits", pretrained=True)
+    >>> e = bcos_vit.explain(model, Digits("test").images[:4])
+    >>> e
+    <Explanation (inherent) of 4 images of 8 x 8; largest relative residual ...e-0...>
+    >>> torch.allclose(e.logit, e.contributions.sum((1, 2)) + e.constants["bias"])
+    True
+    >>> bcos_vit.explain(model, e.images, bcos_vit.TopK(3)).target.shape
+    torch.Size([4, 3])
+
     Parameters
     ----------
     model

@@ -35,6 +35,12 @@ class Row(NamedTuple):
 class LinearMap:
     """A batch of predictions, each collapsed to ``logits = W encoded + constants``. Made by :func:`collapse`.
 
+    >>> import bcos_vit
+    >>> model = bcos_vit.create_model("bcos_vit_digits", pretrained=True)
+    >>> linear_map = bcos_vit.collapse(model, torch.rand(2, 3, 8, 8))
+    >>> linear_map.rows(7).shape, linear_map.matrix().shape
+    (torch.Size([2, 6, 8, 8]), torch.Size([2, 10, 6, 8, 8]))
+
     It holds the graph of one forward pass: drop it to free the memory.
 
     Attributes
@@ -87,6 +93,13 @@ class LinearMap:
 
 def collapse(model: nn.Module, images: Tensor, *, check_values: bool = True) -> LinearMap:
     """Collapse a dynamic-linear model to one linear map per image.
+
+    >>> import bcos_vit
+    >>> model = bcos_vit.create_model("bcos_vit_digits", pretrained=True)
+    >>> linear_map = bcos_vit.collapse(model, torch.rand(2, 3, 8, 8))
+    >>> image = torch.einsum("bkchw,bchw->bk", linear_map.matrix(), linear_map.encoded)
+    >>> torch.allclose(image + model.spec.bias, linear_map.logits, atol=1e-5)
+    True
 
     Nothing is left behind: the caller's tensors keep ``requires_grad`` and ``.grad``, the model keeps its mode. Works
     inside ``torch.inference_mode`` and ``torch.no_grad``, in threads, and on compiled, DDP and Lightning wrappers.

@@ -23,12 +23,28 @@ TOLERANCES = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 2e-2, t
 
 
 class LedgerError(ArithmeticError):
-    """The lines of a ledger do not add up to the logit."""
+    """The lines of a ledger do not add up to the logit.
+
+    >>> one = torch.ones(1)
+    >>> Explanation(torch.zeros(1, 3, 1, 1), one.long(), logit=one, contributions=0.9 * one[:, None, None]).check()
+    Traceback (most recent call last):
+    bcos_vit.explanation.result.LedgerError: 1 of 1 ledgers do not close within 1e-05; ... logit 1, image 0.9
+    """
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Explanation:
     """Explanations of a batch: parallel tensors that slice together. With T targets per image, T follows B.
+
+    >>> import bcos_vit
+    >>> model = bcos_vit.create_model("bcos_vit_digits", pretrained=True)
+    >>> e = bcos_vit.explain(model, torch.rand(2, 3, 8, 8))
+    >>> e.weights.shape, e.contributions.shape, e.colour(smooth=0).shape
+    (torch.Size([2, 6, 8, 8]), torch.Size([2, 8, 8]), torch.Size([2, 4, 8, 8]))
+    >>> e.image_share, e[0].image_share, len(e[:1])
+    (tensor([1., 1.]), tensor(1.), 1)
+    >>> sorted(e.check().numpy())[:4]
+    ['constants.bias', 'contributions', 'image', 'image_share']
 
     Everything is detached and on the device of the model. An index drops the batch axis, a slice keeps it.
     """

@@ -12,7 +12,12 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class TopK:
-    """The ``k`` classes with the largest logits of every image, largest first."""
+    """The ``k`` classes with the largest logits of every image, largest first.
+
+    >>> TopK(0)
+    Traceback (most recent call last):
+    ValueError: TopK needs a whole number of at least 1, found 0
+    """
 
     k: int
 
@@ -23,7 +28,14 @@ class TopK:
 
 @dataclass(frozen=True)
 class Contrast:
-    """The difference ``logit_a - logit_b``: why ``a`` rather than ``b``. Each is a class number or (B,) of them."""
+    """The difference ``logit_a - logit_b``: why ``a`` rather than ``b``. Each is a class number or (B,) of them.
+
+    >>> import bcos_vit
+    >>> model = bcos_vit.create_model("bcos_vit_digits", pretrained=True)
+    >>> e = bcos_vit.explain(model, torch.rand(2, 3, 8, 8), Contrast(4, 9))
+    >>> e.target, e.against, e.probability, e.constants["bias"]  # the bias cancels
+    (tensor([4, 4]), tensor([9, 9]), None, tensor([0., 0.]))
+    """
 
     a: int | Tensor
     b: int | Tensor

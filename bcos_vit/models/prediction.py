@@ -11,7 +11,13 @@ from bcos_vit.models.weights import require_vit
 
 
 class Prediction(NamedTuple):
-    """The k most probable classes of every image, most probable first."""
+    """The k most probable classes of every image, most probable first.
+
+    >>> from bcos_vit import create_model
+    >>> prediction = predict(create_model("bcos_vit_digits"), torch.rand(2, 3, 8, 8), k=3)
+    >>> prediction.classes.shape, bool((prediction.probabilities.diff() <= 0).all())
+    (torch.Size([2, 3]), True)
+    """
 
     names: list[list[str]]
     """B lists of k class names, or of class numbers where the model has no names."""
@@ -25,6 +31,13 @@ class Prediction(NamedTuple):
 
 def predict(model: nn.Module, images: Tensor, k: int = 5) -> Prediction:
     """Predict the ``k`` most probable classes (all of them, where the model has fewer).
+
+    >>> from bcos_vit import create_model
+    >>> from bcos_vit.data import Digits
+    >>> model = create_model("bcos_vit_digits", pretrained=True)
+    >>> image, label = Digits("test")[0]
+    >>> predict(model, image[None], k=2).names[0][0] == str(label)
+    True
 
     Parameters
     ----------

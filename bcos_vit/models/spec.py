@@ -20,6 +20,14 @@ Head = Literal["pool", "tokens"]
 class ViTSpec:
     """A Vision Transformer, completely described. Immutable, comparable, made of plain values.
 
+    >>> sizes = dict(image_size=32, patch_size=4, width=96, depth=4, heads=3, mlp_width=384, num_classes=10)
+    >>> spec = ViTSpec(family="bcos", position="rope", **sizes)
+    >>> spec.grid, spec.channels, round(spec.bias, 3)
+    (8, 6, -2.197)
+    >>> ViTSpec(family="bcos", positions="rope", **sizes)
+    Traceback (most recent call last):
+    TypeError: unknown spec field 'positions', did you mean 'position'?
+
     Parameters
     ----------
     family

@@ -92,6 +92,14 @@ class Block(nn.Module):
 class ViT(nn.Module):
     """A Vision Transformer built from its spec, complete with encoding and logit bias.
 
+    >>> from bcos_vit import create_model
+    >>> model = create_model("bcos_vit_digits")
+    >>> images = torch.rand(2, 3, 8, 8)
+    >>> model(images).shape, model.encode(images).shape
+    (torch.Size([2, 10]), torch.Size([2, 6, 8, 8]))
+    >>> torch.equal(model(images), model.forward_encoded(model.encode(images)))
+    True
+
     Attributes
     ----------
     spec

@@ -53,6 +53,14 @@ def is_weights_file(name: str | os.PathLike[str]) -> bool:
 def save_model(model: nn.Module, path: str | os.PathLike[str], *, about: Mapping[str, Any] | None = None) -> None:
     """Write weights, spec and class names to ``path`` (``.safetensors``), whole or not at all.
 
+    >>> import tempfile, bcos_vit
+    >>> model = bcos_vit.create_model("bcos_vit_digits")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_model(model, f"{folder}/mine.safetensors")
+    ...     again = bcos_vit.create_model(f"{folder}/mine.safetensors")
+    >>> again.spec == model.spec
+    True
+
     Parameters
     ----------
     model
