@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import warnings
 from collections.abc import Iterator
@@ -50,4 +51,15 @@ def sentences(debug: bool) -> Iterator[None]:
     except (OSError, ValueError, TypeError, ImportError, MisconfigurationException) as error:
         if debug:
             raise
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {_sentence(error)}")
+    except RuntimeError as error:
+        if debug or "by peer" not in str(error):
+            raise
+        sys.exit("error: another process of this run has ended, its own message says why")
+
+
+def _sentence(error: Exception) -> str:
+    message = str(error)
+    if "Original Traceback" in message:  # of a DataLoader's worker: the traceback in words, at last "Class: message"
+        message = re.split(r"^[\w.]+: ", message, flags=re.MULTILINE)[-1].strip()
+    return message

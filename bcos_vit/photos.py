@@ -42,13 +42,13 @@ def read_photo(path: str | os.PathLike[str]) -> Image.Image:
         more than 178,956,970 pixels (Pillow's limit), or longer than 100 times its shorter side.
     """
     path = Path(path)
-    if path.is_dir():
-        raise PhotoError(f"{path} is a folder: give the images in it")
-    if not path.exists():
-        raise PhotoError(f"there is no file {path}")
-    if not path.is_file():
-        raise PhotoError(f"{path} is no regular file")
     try:
+        if path.is_dir():
+            raise PhotoError(f"{path} is a folder: give the images in it")
+        if not path.exists():
+            raise PhotoError(f"there is no file {path}")
+        if not path.is_file():
+            raise PhotoError(f"{path} is no regular file")
         if path.stat().st_size == 0:
             raise PhotoError(f"{path} is empty")
         with warnings.catch_warnings():
@@ -64,9 +64,9 @@ def read_photo(path: str | os.PathLike[str]) -> Image.Image:
         raise PhotoError(
             f"{path} says it has more pixels than the {2 * (Image.MAX_IMAGE_PIXELS or 0):,} allowed"
         ) from None
-    except PermissionError:
-        raise PhotoError(f"{path} may not be read: permission denied") from None
     except Exception as error:  # a damaged file makes the decoders raise nearly anything
+        if isinstance(error, OSError) and error.strerror:  # from the system, not from a decoder
+            raise PhotoError(f"{path} cannot be read: {error.strerror}") from error
         raise PhotoError(f"{path} cannot be decoded, it is damaged: {error or type(error).__name__}") from error
 
 
@@ -76,23 +76,25 @@ def _upright_rgb(image: Image.Image, path: Path) -> Image.Image:
     if long > LONGEST * short:
         raise PhotoError(f"{path} is {image.width} x {image.height} pixels: too narrow to show anything")
     image.load()
-    upright = ImageOps.exif_transpose(image)
-    rgb = _rgb(upright, path)
+    ImageOps.exif_transpose(image, in_place=True)
+    rgb = _rgb(image, path)
     rgb.info = {"frames": frames}
     return rgb
 
 
 def _rgb(image: Image.Image, path: Path) -> Image.Image:
     if image.mode.startswith("I"):
+        image = image.convert("I")  # 16 bits come in either byte order, and one of them has no extrema
         low, high = cast(tuple[float, float], image.getextrema())  # of the one channel
         if low < 0 or high > 65535:
             raise PhotoError(f"{path} holds whole numbers from {low} to {high}: give 8 or 16 bits, 0 to 65535")
-        return image.convert("I").point(lambda value: value * (255 / 65535) + 0.5).convert("L").convert("RGB")
+        return image.point(lambda value: value * (255 / 65535) + 0.5).convert("L").convert("RGB")
     if image.mode == "F":
         low, high = cast(tuple[float, float], image.getextrema())
         raise PhotoError(f"{path} holds real numbers, from {low:g} to {high:g}: give 8 or 16 bits")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image).convert("RGB")
+        white.alpha_composite(image)
+        return white.convert("RGB")
     return image.convert("RGB")

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 import bcos_vit
 
@@ -33,9 +34,21 @@ def test_facade_is_light():
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("package", ["data", "evaluation", "training", "config"])
+def test_the_command_needs_no_trainer(tmp_path):
+    packages = [*(name for name in HEAVY if name != "matplotlib"), "omegaconf", "tensorboard"]
+    block = f"import sys; sys.modules.update(dict.fromkeys({packages}))"
+    photo = tmp_path / "grey.png"
+    Image.new("L", (9, 8), 128).save(photo)
+    command = ["explain", str(photo), "--model", "bcos_vit_digits", "--out", str(tmp_path / "out")]
+    code = f"{block}; from bcos_vit.cli.main import main; sys.exit(main({command}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(list((tmp_path / "out").iterdir())) == 2
+
+
+@pytest.mark.parametrize("package", ["data", "metrics", "evaluation", "training", "config"])
 def test_a_missing_extra_is_answered_with_the_line_that_installs_it(package):
-    missing = {"config": "hydra"}.get(package, "torchmetrics" if package == "evaluation" else "lightning")
+    missing = {"config": "hydra", "metrics": "torchmetrics"}.get(package, "lightning")
     code = f"import sys; sys.modules[{missing!r}] = None; import bcos_vit.{package}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     last = done.stderr.splitlines()[-1]

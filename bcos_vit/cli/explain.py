@@ -20,7 +20,7 @@ from bcos_vit.models import ViT, create_model
 from bcos_vit.models.weights import is_weights_file
 from bcos_vit.photos import PhotoError, read_photo
 
-LONGEST = 80  # characters of a path that are shown, or of a word that names a file
+LONGEST = 80  # characters of a path that are shown; bytes of a word that names a file, of which systems allow 255
 TRAINED = "trained weights"
 
 
@@ -61,6 +61,8 @@ def _model(given: argparse.Namespace) -> tuple[ViT, dict[str, str]]:
         model = create_model(given.model, pretrained=True)
     elif is_weights_file(given.model):
         raise ValueError(f"{given.model} is a file with weights: drop --random-weights")
+    elif not 0 <= seed < 2**64:
+        raise ValueError(f"--random-weights takes a seed from 0 to 2**64 - 1, found {seed}")
     else:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
@@ -71,11 +73,14 @@ def _model(given: argparse.Namespace) -> tuple[ViT, dict[str, str]]:
     )
     try:
         model.to(device)
+        size = model.spec.image_size
+        collapse(model, torch.zeros(1, 3, size, size, device=device))  # raises, once, what would fail for every photo
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"--device {device} cannot be used: {str(error).splitlines()[0]}") from error
-    size = model.spec.image_size
-    collapse(model, torch.zeros(1, 3, size, size, device=device))  # raises, once, what would fail for every photo
-    return model, {"model": given.model, "weights": TRAINED if seed is None else f"random weights, seed {seed}"}
+    return model, {
+        "model": _printable(given.model),
+        "weights": TRAINED if seed is None else f"random weights, seed {seed}",
+    }
 
 
 def _folder(path: str) -> Path:
@@ -118,7 +123,7 @@ def _explain(
             title = f"{photo.name[-LONGEST:]}: {about['model'][-LONGEST:]}"
             title += "" if about["weights"] == TRAINED else f", {about['weights']}"
             write_png(single.plot(class_names=model.class_names, title=title), path)
-            print(f"{photo.name}: {_in_words(single, model)}, {about['weights']}: {path}")
+            print(f"{photo.name}: {_in_words(single, model)}, {about['weights']}: {_printable(str(path))}")
 
 
 def _in_words(e: Explanation, model: ViT) -> str:
@@ -136,15 +141,16 @@ def _slug(e: Explanation, model: ViT) -> str:
 
 def _stems(paths: Sequence[str]) -> list[str]:
     """A name for the results of every path, unlike all others: ``cat``, ``cat-2``, ..."""
-    stems: list[str] = []
+    stems: dict[str, str] = {}  # by what a file system that does not tell capitals apart makes of them
     for path in paths:
-        stem = re.sub(r"[\x00-\x1f\ud800-\udfff]", "_", Path(path).stem)[:LONGEST] or "photo"
+        stem = re.sub(r"[\x00-\x1f\ud800-\udfff]", "_", Path(path).stem).lstrip(".")  # a dot would hide the results
+        stem = stem.encode()[:LONGEST].decode(errors="ignore") or "photo"
         number, unlike = 1, stem
-        while unlike in stems:
+        while unlike.casefold() in stems:
             number += 1
             unlike = f"{stem}-{number}"
-        stems.append(unlike)
-    return stems
+        stems[unlike.casefold()] = unlike
+    return list(stems.values())
 
 
 def _printable(text: str) -> str:

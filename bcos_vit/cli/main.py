@@ -1,13 +1,15 @@
-"""The command line: arguments in, exit status out. Verbs are imported when they run, so that help is quick."""
+"""The command line: arguments in, exit status out."""
 
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from importlib.metadata import version
+
+from bcos_vit import __version__
 
 DONE, SOME_FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
 
@@ -22,9 +24,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         went wrong is a sentence on stderr; ``--debug`` adds the traceback.
     """
     given = _parser().parse_args(arguments)
-    verb = import_module(f"bcos_vit.cli.{given.verb}")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a name that cannot be shown is no reason to stop
     try:
-        status: int = verb.run(given)
+        status: int = import_module(f"bcos_vit.cli.{given.verb}").run(given)
         sys.stdout.flush()
         return status
     except KeyboardInterrupt:
@@ -49,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="bcos-vit", description="Vision Transformers that explain themselves exactly."
     )
-    parser.add_argument("--version", action="version", version=f"%(prog)s {version('bcos_vit')}")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--debug", action="store_true", help="show a traceback instead of one sentence")

@@ -43,8 +43,9 @@ def _target(entry: str, classes: int, names: Sequence[str] | None) -> WordedTarg
         if not 1 <= k <= classes:
             raise ValueError(f"{entry} is impossible: the model has {classes} classes")
         return TopK(k)
-    if "-vs-" in entry:
-        a, b = (_class(name.strip(), classes, names) for name in entry.split("-vs-", 1))
+    sides = re.split("-vs-", entry, maxsplit=1, flags=re.IGNORECASE)
+    if len(sides) == 2:
+        a, b = (_class(name.strip(), classes, names) for name in sides)
         if a == b:
             raise ValueError(f"{entry} compares class {a} with itself")
         return Contrast(a, b)
@@ -53,13 +54,10 @@ def _target(entry: str, classes: int, names: Sequence[str] | None) -> WordedTarg
 
 def _class(word: str, classes: int, names: Sequence[str] | None) -> int:
     called = {number for number, name in enumerate(names or ()) if name.casefold() == word.casefold()}
-    if word.isdecimal():
+    if word.isdecimal() and (int(word) < classes or not called):
+        if int(word) >= classes:
+            raise ValueError(f"class {word} is out of range: the classes are 0 to {classes - 1}")
         called.add(int(word))
-        if names is None or len(called) == 1:
-            number = int(word)
-            if number >= classes:
-                raise ValueError(f"class {word} is out of range: the classes are 0 to {classes - 1}")
-            return number
     if len(called) > 1:
         numbers = " and ".join(map(str, sorted(called)))
         raise ValueError(f"{word!r} stands for classes {numbers}: say which by its number")

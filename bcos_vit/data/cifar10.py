@@ -33,8 +33,8 @@ class CIFAR10(Dataset[tuple[Any, int]]):
 
     Raises
     ------
-    FileNotFoundError
-        If the data are missing or damaged and ``download`` is false.
+    OSError
+        If the data are missing or damaged (``FileNotFoundError``), or cannot be downloaded.
     ValueError
         For another split.
     """
@@ -51,8 +51,7 @@ class CIFAR10(Dataset[tuple[Any, int]]):
         self.transform = transform
         indices = range(len(self.photos))
         if split != "test":
-            share = VALIDATION / 50_000
-            train, val = train_test_split(indices, test_size=share, stratify=self.photos.targets, random_state=0)
+            train, val = train_test_split(indices, test_size=VALIDATION, stratify=self.photos.targets, random_state=0)
             indices = train if split == "train" else val
         self.indices: list[int] = list(indices)
 
@@ -68,7 +67,14 @@ def _open(root: str, train: bool, download: bool) -> datasets.CIFAR10:
     if download:
         Path(root).mkdir(parents=True, exist_ok=True)
         with FileLock(Path(root) / ".cifar10.lock"):
-            return datasets.CIFAR10(root, train, download=True)
+            try:
+                return datasets.CIFAR10(root, train, download=True)
+            except (RuntimeError, OSError) as error:
+                reason = str(error).rstrip(".")
+                raise OSError(
+                    f"CIFAR-10 cannot be downloaded from {datasets.CIFAR10.url} to {root}: {reason}; try again, or "
+                    f"unpack cifar-10-python.tar.gz there"
+                ) from error
     try:
         return datasets.CIFAR10(root, train)
     except RuntimeError as error:

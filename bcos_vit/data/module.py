@@ -50,7 +50,7 @@ class DataModule(LightningDataModule):
     num_workers
         Processes that load; 0 loads in the training process.
     train_transform, eval_transform
-        torchvision v2 transforms of single images, for training and for the other two parts.
+        torchvision v2 transforms of single images, for training and for evaluating any part.
 
     Raises
     ------
@@ -69,7 +69,7 @@ class DataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         for name, found, least in (("batch_size", batch_size, 1), ("num_workers", num_workers, 0)):
-            if not isinstance(found, int) or found < least:
+            if not isinstance(found, int) or isinstance(found, bool) or found < least:
                 raise ValueError(f"{name} must be a whole number of at least {least}, found {found!r}")
         self.dataset = dataset
         self.batch_size = batch_size
@@ -78,8 +78,8 @@ class DataModule(LightningDataModule):
         self.eval_transform = eval_transform
 
     def part(self, split: str) -> Part:
-        """One part of the data, with the transform that belongs to it."""
-        return self.dataset(split=split, transform=self.train_transform if split == "train" else self.eval_transform)
+        """One part of the data as it is evaluated: without the random changes of training."""
+        return self.dataset(split=split, transform=self.eval_transform)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -87,7 +87,7 @@ class DataModule(LightningDataModule):
         return tuple(self.part("val").class_names)
 
     def train_dataloader(self) -> DataLoader[Any]:
-        return self._loader("train", self.part("train"), shuffle=True)
+        return self._loader("train", self.dataset(split="train", transform=self.train_transform), shuffle=True)
 
     def val_dataloader(self) -> DataLoader[Any]:
         return self.evaluation_loader("val")

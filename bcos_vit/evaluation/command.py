@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from bcos_vit.config import build, plain
 from bcos_vit.evaluation.report import Report
 from bcos_vit.evaluation.run import evaluate
 from bcos_vit.evaluation.setting import make_new, model_and_data, seed_and_threads
+from bcos_vit.models.weights import is_weights_file
 
 CONFIG_KEYS = ("data", "debug", "image_size", "metrics", "model", "output", "seed", "split", "threads", "trainer")
 
@@ -39,24 +41,28 @@ def evaluate_as(config: DictConfig) -> Report | None:
     output = Path(config.output)
     seed_and_threads(config.seed, config.threads)
     trainer: Trainer = build(config.trainer)
+    made = [folder for folder in (output, *output.parents) if not folder.exists()]
     if trainer.is_global_zero:
         make_new(output)
     try:
         model, data = model_and_data(config, config.split, adapt=False)
         report = evaluate(model, data, build(config.metrics), trainer=trainer, split=config.split)
     except Exception:
-        if trainer.is_global_zero and output.is_dir() and not any(output.iterdir()):
-            output.rmdir()  # was made above
+        if trainer.is_global_zero:
+            for folder in made:
+                with contextlib.suppress(OSError):
+                    folder.rmdir()  # if it is empty still
         raise
     if not trainer.is_global_zero:
         return None
-    described = {"model": config.model.name, "pretrained": config.model.pretrained, "split": config.split}
+    trained = config.model.pretrained or is_weights_file(config.model.name)
+    described = {"model": config.model.name, "pretrained": trained, "split": config.split}
     write_whole(output / "report.json", json.dumps(described | report.numbers(), indent=2) + "\n")
     write_whole(output / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(plain(config))))
     drawn = report.draw_gallery(output / "gallery.png")
     print("\n".join(["", *report.table()]))
     print(f"report: {output / 'report.json'}")
     print(f"gallery: {output / 'gallery.png'}" if drawn else "gallery: none, a conventional model has no linear map")
-    if not config.model.pretrained:
+    if not trained:
         print(f"note: random weights, seed {config.seed}")
     return report

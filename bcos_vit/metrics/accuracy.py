@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
+
 import torch.nn.functional as F
 from torchmetrics import MeanMetric
-from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError
+from torchmetrics.classification import BinaryCalibrationError, MulticlassAccuracy
 
 from bcos_vit.metrics.group import Batch, Group
 from bcos_vit.models import ViT
 
 BINS = 15
+BELOW_ONE = 1 - 1e-7
+"""A probability of exactly 1 would have a bin of its own in torchmetrics, the sixteenth."""
 
 
 class Accuracy(Group):
@@ -26,8 +30,8 @@ class Accuracy(Group):
         classes = model.spec.num_classes
         self.top1 = MulticlassAccuracy(classes, average="micro")
         self.top5 = MulticlassAccuracy(classes, average="micro", top_k=5) if classes > 5 else None
-        self.loss = MeanMetric()
-        self.calibration = MulticlassCalibrationError(classes, n_bins=BINS)
+        self.loss = MeanMetric(nan_strategy=math.nan)  # a loss that is no number is not left out
+        self.calibration = BinaryCalibrationError(n_bins=BINS)
 
     def update(self, batch: Batch) -> None:
         logits, labels = batch.logits, batch.labels
@@ -40,7 +44,8 @@ class Accuracy(Group):
         else:
             loss = F.cross_entropy(logits, labels, reduction="none")
         self.loss.update(loss)
-        self.calibration.update(batch.model.probabilities(logits), labels)
+        probabilities = batch.model.probabilities(logits).gather(1, batch.predicted[:, None])[:, 0]
+        self.calibration.update(probabilities.float().clamp(max=BELOW_ONE), (batch.predicted == labels).int())
 
     def compute(self) -> dict[str, float]:
         found = {"top1": float(self.top1.compute())}

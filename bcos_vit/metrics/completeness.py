@@ -15,8 +15,8 @@ class Completeness(Group):
 
     def __init__(self, model: ViT) -> None:
         super().__init__(model)
-        self.residuals = CatMetric()
-        self.shares = CatMetric()
+        self.residuals = CatMetric(nan_strategy=math.nan)  # a residual that is no number is not left out
+        self.shares = CatMetric(nan_strategy=math.nan)
 
     def update(self, batch: Batch) -> None:
         if batch.model.dynamic_linear:

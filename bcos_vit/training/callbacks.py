@@ -32,15 +32,21 @@ class BestCheckpoint(ModelCheckpoint):
     """
 
     def __init__(self, folder: Path) -> None:
-        super().__init__(
-            folder, "best", monitor="val_accuracy", mode="max", save_last=True, enable_version_counter=False
-        )
+        super().__init__(folder, "best", monitor="val_accuracy", mode="max", enable_version_counter=False)
 
     def check_monitor_top_k(self, trainer: Trainer, current: Tensor | None = None) -> bool:
         tie = current is not None and self.best_model_score is not None and bool(current == self.best_model_score)
         return tie or super().check_monitor_top_k(trainer, current)
 
+    def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
+        super().on_train_epoch_end(trainer, module)
+        assert self.dirpath is not None
+        # save_last=True would write it after the best epochs only
+        trainer.save_checkpoint(Path(self.dirpath) / "last.ckpt", weights_only=False)
+
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        if not state["best_model_path"]:
+            return  # no validation had run
         kept = Path(state["best_model_path"])
         if not kept.is_file():
             rank_zero_warn(f"the best checkpoint so far, {kept}, is gone: the best is chosen among the epochs to come")
@@ -83,7 +89,7 @@ class Explanations(Callback):
 
     def __init__(self, folder: Path, *, every: int, images: int, tolerance: float | None = None) -> None:
         for name, found in (("every", every), ("images", images)):
-            if not isinstance(found, int) or found < 1:
+            if not isinstance(found, int) or isinstance(found, bool) or found < 1:
                 raise ValueError(f"explanations.{name} must be a whole number of at least 1, found {found!r}")
         self.folder = folder
         self.every = every

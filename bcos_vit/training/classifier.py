@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
+from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
 from bcos_vit.models import ViT
@@ -52,6 +54,8 @@ class Classifier(LightningModule):
         self.schedule = schedule
         self.clip = clip
         self.accuracy = MulticlassAccuracy(model.spec.num_classes, average="micro")
+        # Not a plain number: Lightning weighs the shares of several processes wrongly if they are unequal.
+        self.mean_loss = MeanMetric(nan_strategy=math.nan)  # a loss that is no number is not left out
         self.save_hyperparameters({"spec": dataclasses.asdict(model.spec), "recipe": recipe})
 
     def forward(self, images: Tensor) -> Tensor:
@@ -67,7 +71,8 @@ class Classifier(LightningModule):
         images, targets = batch
         logits = self.model(images)
         self.accuracy(logits, targets)
-        self.log("val_loss", self.loss(logits, targets), batch_size=len(images), sync_dist=True)
+        self.mean_loss(self.loss(logits, targets), len(images))
+        self.log("val_loss", self.mean_loss, batch_size=len(images))
         self.log("val_accuracy", self.accuracy, prog_bar=True, batch_size=len(images))
 
     def configure_optimizers(self) -> Any:
@@ -76,8 +81,8 @@ class Classifier(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def configure_gradient_clipping(self, optimizer: Optimizer, *_: object, **__: object) -> None:
-        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined] - the logger connector sets it
-        if self.trainer.global_step % every == 0:  # a pass over all gradients
+        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if every and (self.trainer.global_step + 1) % every == 0:  # when it is written: it is a pass over all gradients
             gradients = [p.grad for p in self.parameters() if p.grad is not None]
             self.log("gradient_norm", get_total_norm(gradients))  # before clipping
         self.clip(self.parameters())

@@ -37,11 +37,11 @@ def check_resumable(path: Path, classifier: Classifier, *, averaged: bool) -> No
         raise FileNotFoundError(f"there is no checkpoint {path} to resume")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        before: dict[str, Any] = content["hyper_parameters"]
-    except (RuntimeError, EOFError, UnpicklingError, KeyError, TypeError) as error:
+        before = {where: _at(content["hyper_parameters"], where) for where in KEPT}
+    except (RuntimeError, EOFError, OSError, UnpicklingError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is no checkpoint of a training run") from error
     for where in KEPT:
-        _require_equal(path, where, _at(before, where), _at(dict(classifier.hparams), where))
+        _require_equal(path, where, before[where], _at(dict(classifier.hparams), where))
     if averaged != ("averaging_state" in content):
         raise ValueError(f"{path} was made {'without' if averaged else 'with'} ema: a resumed run keeps to it")
 

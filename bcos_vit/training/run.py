@@ -6,12 +6,15 @@ import hashlib
 import json
 import math
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import EMAWeightAveraging, LearningRateMonitor
+from lightning.pytorch.loggers import WandbLogger
 from omegaconf import DictConfig, OmegaConf
 
 from bcos_vit.atomic import write_whole
@@ -78,7 +81,8 @@ def train(config: DictConfig, *, command: str | None = None) -> Report | None:
             check_resumable(Path(config.resume), classifier, averaged=config.ema is not None)
         if trainer.is_global_zero:
             write_whole(output / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
-        trainer.fit(classifier, data, ckpt_path=config.resume, weights_only=True)
+        with _own_wandb_run(trainer):
+            trainer.fit(classifier, data, ckpt_path=config.resume, weights_only=True)
     except Exception:
         if trainer.is_global_zero and trainer.global_step == 0:
             shutil.rmtree(output)  # was made above, and holds no training yet
@@ -96,7 +100,7 @@ def train(config: DictConfig, *, command: str | None = None) -> Report | None:
 
 def _callbacks(config: DictConfig, best: BestCheckpoint) -> list[Callback]:
     callbacks: list[Callback] = [LearningRateMonitor("step"), Throughput()]
-    if config.explanations.every is not None:
+    if config.explanations is not None and config.explanations.every is not None:
         callbacks.append(Explanations(Path(config.output) / "explanations", **config.explanations))
     if config.ema is not None:
         # After the explanations: validation swaps the averaged weights in and out, and these are to be explained.
@@ -104,17 +108,39 @@ def _callbacks(config: DictConfig, best: BestCheckpoint) -> list[Callback]:
     return [*callbacks, best]
 
 
+@contextmanager
+def _own_wandb_run(trainer: Trainer) -> Iterator[None]:
+    """End the run of Weights & Biases, if there is one: the next training of a multirun would be logged as part of it."""
+    status = 1
+    try:
+        yield
+        status = 0
+    finally:
+        if any(isinstance(logger, WandbLogger) for logger in trainer.loggers):
+            import wandb
+
+            wandb.finish(status)
+
+
 def _check_numbers(config: DictConfig) -> None:
     """What the libraries would accept and ruin a run with."""
-    if not isinstance(config.recipe.epochs, int) or config.recipe.epochs < 1:
-        raise ValueError(f"recipe.epochs must be a whole number of at least 1, found {config.recipe.epochs!r}")
+    epochs = config.recipe.epochs
+    if not isinstance(epochs, int) or isinstance(epochs, bool) or epochs < 1:
+        raise ValueError(f"recipe.epochs must be a whole number of at least 1, found {epochs!r}")
     if config.ema is not None and not (isinstance(config.ema, float) and 0 < config.ema < 1):
         raise ValueError(f"ema must lie between 0 and 1, as 0.999, or be null for none, found {config.ema!r}")
     classifier = config.recipe.classifier
-    for part, name in (("optimizer", "lr"), ("clip", "clip_factor"), ("clip", "max_norm")):
+    for part, name, zero in (
+        ("optimizer", "lr", False),
+        ("optimizer", "weight_decay", True),
+        ("clip", "clip_factor", False),
+        ("clip", "max_norm", False),
+    ):
         found = classifier[part].get(name, 1.0)
-        if isinstance(found, bool) or not isinstance(found, int | float) or not 0 < found < math.inf:
-            raise ValueError(f"recipe.classifier.{part}.{name} must be a number above 0, found {found!r}")
+        number = isinstance(found, int | float) and not isinstance(found, bool)
+        if not number or not 0 <= found < math.inf or (found == 0 and not zero):
+            least = "of at least" if zero else "above"
+            raise ValueError(f"recipe.classifier.{part}.{name} must be a number {least} 0, found {found!r}")
 
 
 def _write(

@@ -1,100 +1,145 @@
-"""Evaluation: counts, ledgers, and what is shown."""
-
-import dataclasses
+"""What an evaluation measures: every image of one part once, whatever the batches."""
 
 import pytest
 import torch
-from PIL import Image
 
-from bcos_vit import create_model, explain
-from bcos_vit.evaluation import Ledgers, Report, evaluate
+from bcos_vit import explain
+from bcos_vit.data import DataModule, Digits
+from bcos_vit.evaluation import evaluate
+from bcos_vit.metrics import Accuracy, Batch, Completeness, Group, Speed
+from toys import images_for, toy
 
-
-@pytest.fixture
-def model():
-    torch.manual_seed(0)
-    return create_model("bcos_vit_digits", depth=1)
+BOTH = {"accuracy": Accuracy, "completeness": Completeness}
 
 
-@pytest.fixture
-def batches(model):
-    images = torch.rand(13, 3, 8, 8, generator=torch.Generator().manual_seed(1))
-    labels = model(images).argmax(1)
-    labels[:4] = (labels[:4] + 1) % 10  # four mistakes
-    return list(zip(images.split(5), labels.split(5), strict=True))
+class Seen(Group):
+    """Keeps what it is shown."""
+
+    def __init__(self, model):
+        super().__init__(model)
+        self.model = [model]
+        self.batches: list[Batch] = []
+
+    def update(self, batch):
+        assert batch.model is self.model[0]
+        assert not batch.model.training
+        self.batches.append(batch)
+
+    def compute(self):
+        return {"seen": float(sum(len(batch.labels) for batch in self.batches))}
+
+    def rows(self, found):
+        return {"seen": f"{found['seen']:.0f}"}
 
 
-def test_counts_every_image_once_over_uneven_batches(model, batches):
-    report = evaluate(model, batches)
+@pytest.mark.parametrize("batch_size", [1, 5, 12, 13, 64])
+def test_every_image_counts_once_over_uneven_batches(model, serve, thirteen, trainer, batch_size):
+    report = evaluate(model, serve(*thirteen, batch_size=batch_size), BOTH, trainer=trainer)
     assert report.images == 13
-    assert report.accuracy == pytest.approx(9 / 13)
+    assert report.figures["accuracy"]["top1"] == pytest.approx(9 / 13)
+    assert report.figures["completeness"]["ledgers"] == 13
 
 
-def test_ledger_figures_are_those_of_the_explanations(model, batches):
-    report = evaluate(model, batches)
-    relative = torch.cat([explain(model, images).relative_residual for images, _ in batches])
-    assert report.ledgers == Ledgers(float(relative.max()), float(relative.median()), 1.0)
+def test_figures_are_those_of_the_groups_by_themselves(model, serve, thirteen, trainer):
+    report = evaluate(model, serve(*thirteen), BOTH, trainer=trainer)
+    images, labels = thirteen
+    for name, make in BOTH.items():
+        alone = make(model)
+        for start in range(0, 13, 5):
+            alone.update(Batch(model, images[start : start + 5], labels[start : start + 5]))
+        assert report.figures[name] == pytest.approx(alone.compute(), rel=1e-5, abs=1e-6)
+        assert report.rows.items() >= alone.rows(report.figures[name]).items()
+    shares = torch.cat([explain(model, part).image_share for part in images.split(5)])
+    assert report.figures["completeness"]["smallest_image_share"] == float(shares.min()) == 1
 
 
-def test_image_share_is_the_smallest_where_positions_are_added(batches):
-    torch.manual_seed(0)
-    model = create_model("bcos_vit_digits", depth=1, position="sincos")
-    report = evaluate(model, batches)
-    share = torch.cat([explain(model, images).image_share for images, _ in batches])
-    assert report.ledgers.smallest_image_share == float(share.min()) < 1
-    assert report.lines()[-1] != "image share: 100 %"
+def test_groups_are_shown_all_batches_in_order_and_report_under_their_names(model, serve, thirteen, trainer):
+    made = []
+    metrics = {name: lambda model: made.append(Seen(model)) or made[-1] for name in ("second", "first")}
+    report = evaluate(model, serve(*thirteen), metrics, trainer=trainer)
+    assert len(made) == 2
+    for group in made:
+        assert [len(batch.labels) for batch in group.batches] == [5, 5, 3]
+        assert torch.equal(torch.cat([batch.images for batch in group.batches]), thirteen[0])
+        assert torch.equal(torch.cat([batch.labels for batch in group.batches]), thirteen[1])
+    assert made[0].batches[1] is made[1].batches[1]  # so that nothing is computed twice
+    assert list(report.figures.items()) == [("second", {"seen": 13.0}), ("first", {"seen": 13.0})]
 
 
-def test_gallery_shows_right_classes_and_contrasts_mistakes(model, batches, tmp_path):
-    report = evaluate(model, batches)
-    assert report.gallery.target.tolist() == sorted(set(report.gallery.target.tolist()))
-    labels = torch.cat([labels for _, labels in batches])[:4]
-    assert report.mistakes.against.tolist() == labels.tolist()
-    report.mistakes.check()
-    assert report.draw_gallery(tmp_path / "gallery.png")
-    with Image.open(tmp_path / "gallery.png") as picture:
-        extremes = picture.convert("L").getextrema()
-        assert picture.width > 300
-        assert extremes[1] - extremes[0] > 100  # something is drawn
-    assert [p.name for p in tmp_path.iterdir()] == ["gallery.png"]
+def test_no_groups_are_no_harm(model, serve, thirteen, trainer):
+    report = evaluate(model, serve(*thirteen), {}, trainer=trainer)
+    assert report.numbers() == {"images": 13}
+    assert report.gallery is not None
 
 
-def test_no_mistakes_no_second_part(model, batches, tmp_path):
-    images = batches[1][0]
-    report = evaluate(model, [(images, model(images).argmax(1))])
-    assert report.accuracy == 1
-    assert report.mistakes is None
-    assert report.draw_gallery(tmp_path / "gallery.png")
+def test_speed_is_measured_along_with_the_rest(model, serve, thirteen, trainer):
+    report = evaluate(model, serve(*thirteen), BOTH | {"speed": Speed}, trainer=trainer)
+    assert report.figures["speed"]["explanations_per_prediction"] > 0
+    assert report.figures["accuracy"]["top1"] == pytest.approx(9 / 13)
 
 
-def test_twin_has_accuracy_only(batches, tmp_path):
-    report = evaluate(create_model("standard_vit_digits", depth=1), batches)
-    assert report.ledgers is None
-    assert report.numbers() == {"test_accuracy": report.accuracy, "test_images": 13}
-    assert report.lines() == [f"test accuracy: {100 * report.accuracy:.2f} %"]
-    assert not report.draw_gallery(tmp_path / "gallery.png")
-    assert list(tmp_path.iterdir()) == []
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_the_part_that_was_asked_for_is_read_as_it_is(model, serve, thirteen, trainer, split):
+    data = serve(*thirteen, split=split, train_transform=torch.zeros_like)
+    report = evaluate(model, data, BOTH, trainer=trainer, split=split)
+    assert report.figures["accuracy"]["top1"] == pytest.approx(9 / 13)
+    assert torch.equal(report.mistakes.images, thirteen[0][:4])
+
+
+def test_images_are_seen_through_the_transform_of_evaluation(model, serve, thirteen, trainer):
+    data = serve(*thirteen, eval_transform=lambda image: 1 - image)
+    report = evaluate(model, data, BOTH, trainer=trainer)
+    right = model(1 - thirteen[0]).argmax(1) == thirteen[1]
+    assert report.figures["accuracy"]["top1"] == pytest.approx(float(right.float().mean()))
+
+
+def test_a_conventional_model_has_accuracy_and_speed_only(serve, trainer):
+    twin = toy("standard_vit_digits", num_classes=10)
+    images = images_for(twin, 13)
+    labels = twin(images).argmax(1)
+    report = evaluate(twin, serve(images, labels), BOTH | {"speed": Speed}, trainer=trainer)
+    assert report.figures["accuracy"]["top1"] == 1
+    assert report.figures["completeness"] == {}
+    assert list(report.figures["speed"]) == ["predictions_per_second"]
+    assert report.rows["ledgers checked"] == "none: a conventional model has no linear map"
+    assert (report.gallery, report.mistakes) == (None, None)
+
+
+# --- what becomes of the model ---
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_model_keeps_its_mode(model, batches, training):
+def test_the_model_keeps_its_mode_and_everything_else(model, serve, thirteen, trainer, training):
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     model.train(training)
-    evaluate(model, batches)
-    assert model.training is training
+    evaluate(model, serve(*thirteen), BOTH, trainer=trainer)
+    assert all(module.training is training for module in model.modules())
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    assert all(p.requires_grad and p.grad is None for p in model.parameters())
 
 
-def test_nothing_to_evaluate_is_an_error(model):
-    with pytest.raises(ValueError, match="holds no images"):
-        evaluate(model, [])
+@pytest.mark.parametrize("training", [True, False])
+def test_the_model_keeps_its_mode_where_an_evaluation_fails(model, serve, thirteen, trainer, training):
+    model.train(training)
+    with pytest.raises(ValueError, match="image values must lie in"):
+        evaluate(model, serve(2 * thirteen[0], thirteen[1]), BOTH, trainer=trainer)
+    assert all(module.training is training for module in model.modules())
 
 
-def test_gallery_that_cannot_be_written_is_a_sentence(model, batches, tmp_path):
-    report = evaluate(model, batches)
-    with pytest.raises(OSError, match="cannot write"):
-        report.draw_gallery(tmp_path / "missing" / "gallery.png")
+# --- what is refused ---
 
 
-def test_a_share_just_below_one_is_not_called_100_percent():
-    ledgers = Ledgers(1e-7, 1e-8, 1 - 1e-7)
-    report = dataclasses.replace(Report(1.0, 1), ledgers=ledgers)
-    assert report.lines()[-1] == "image share: 99.99 %"
+def test_an_empty_part(model, serve, thirteen, trainer):
+    with pytest.raises(ValueError, match="the val part of the data is empty"):
+        evaluate(model, serve(*thirteen), BOTH, trainer=trainer, split="val")
+
+
+def test_another_number_of_classes(model, serve, thirteen, trainer):
+    data = serve(*thirteen, class_names=("a", "b", "c"))
+    with pytest.raises(ValueError, match="the data has 3 classes, but the model 10 logits"):
+        evaluate(model, data, BOTH, trainer=trainer)
+
+
+def test_another_split(model, trainer):
+    with pytest.raises(ValueError, match="split must be train, val or test, found 'dev'"):
+        evaluate(model, DataModule(Digits, batch_size=9), BOTH, trainer=trainer, split="dev")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
 import os
@@ -14,8 +15,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from bcos_vit import create_model, save_model
-from bcos_vit.models import weights
+from bcos_vit import ViT, atomic, create_model, save_model
 from toys import deviation, images_for, toy
 
 # --- what they keep ---
@@ -77,10 +77,22 @@ def test_missing_files(tmp_path: Path) -> None:
 def test_files_hold_their_own_spec(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     save_model(toy("bcos_vit_digits"), path)
-    with pytest.raises(TypeError, match="holds its own spec and weights: drop num_classes"):
+    sentence = r"model\.safetensors holds its own spec and weights, with num_classes 5: drop num_classes"
+    with pytest.raises(TypeError, match=sentence):
         create_model(path, num_classes=3)
-    with pytest.raises(TypeError, match="drop pretrained"):
-        create_model(path, pretrained=True)
+    with pytest.raises(TypeError, match="with depth 2: drop depth"):
+        create_model(path, num_classes=5, depth=1)
+    again = create_model(path, num_classes=5, depth=2)  # what is so anyway may be said
+    assert again.spec == toy("bcos_vit_digits").spec
+
+
+def test_files_are_trained_anyway(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    model = toy("bcos_vit_digits")
+    save_model(model, path)
+    for pretrained in (True, False):
+        again = create_model(path, pretrained=pretrained)
+        assert all(torch.equal(again.state_dict()[k], v) for k, v in model.state_dict().items())
 
 
 @pytest.mark.parametrize(
@@ -167,18 +179,87 @@ def test_folders_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monk
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder.safetensors"]
 
 
-def test_a_write_that_breaks_off_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("nameless", [True, False], ids=["without a name", "hidden"])
+def test_a_write_that_breaks_off_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nameless: bool
+) -> None:
     path = tmp_path / "model.safetensors"
     save_model(toy("bcos_vit_digits"), path)
     before = path.read_bytes()
 
-    def break_off(_: object, destination: Path, __: object) -> NoReturn:
-        destination.write_bytes(b"half")
+    def break_off(descriptor: int, *_: object, **__: object) -> NoReturn:
+        os.write(descriptor, b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(weights, "save_file", break_off)
+    if not nameless:
+        monkeypatch.setattr(atomic, "_open_nameless", lambda folder: None)
+    monkeypatch.setattr(os, "fdopen", break_off)
     for target in (path, tmp_path / "other.safetensors"):
-        with pytest.raises(OSError, match="No space"):
+        with pytest.raises(OSError, match=f"cannot write {target}: No space left on device"):
             save_model(toy("bcos_vit_digits", seed=1), target)
+    monkeypatch.undo()
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+# --- checkpoints of a training run ---
+
+
+def _checkpoint(path: Path, **changes: Any) -> ViT:
+    """What training keeps, at ``path``; a change to None leaves the key out."""
+    model = toy("bcos_vit_digits")
+    content = {
+        "state_dict": {f"model.{key}": tensor for key, tensor in model.state_dict().items()},
+        "hyper_parameters": {"spec": dataclasses.asdict(model.spec), "recipe": {"seed": 0}},
+        "class_names": list("abcde"),
+    }
+    torch.save({key: value for key, value in (content | changes).items() if value is not None}, path)
+    return model
+
+
+def test_checkpoints_are_read_like_weights(tmp_path: Path) -> None:
+    model = _checkpoint(tmp_path / "best.ckpt")
+    again = create_model(tmp_path / "best.ckpt")
+    assert (again.spec, again.class_names, again.training) == (model.spec, tuple("abcde"), False)
+    assert all(torch.equal(again.state_dict()[k], v) for k, v in model.state_dict().items())
+    with pytest.raises(TypeError, match=r"best\.ckpt holds its own spec and weights, with depth 2: drop depth"):
+        create_model(tmp_path / "best.ckpt", depth=3)
+
+
+@pytest.mark.parametrize("missing", ["state_dict", "hyper_parameters", "class_names"])
+def test_checkpoints_of_others(tmp_path: Path, missing: str) -> None:
+    _checkpoint(tmp_path / "best.ckpt", **{missing: None})
+    with pytest.raises(ValueError, match=f"best.ckpt is no checkpoint of bcos_vit's training: .*{missing}"):
+        create_model(tmp_path / "best.ckpt")
+
+
+def test_checkpoints_whose_tensors_do_not_fit(tmp_path: Path) -> None:
+    _checkpoint(tmp_path / "best.ckpt", state_dict={"model.head.norm.weight": torch.ones(16)})
+    with pytest.raises(ValueError, match=r"best\.ckpt does not fit its own spec: \d+ tensors differ"):
+        create_model(tmp_path / "best.ckpt")
+
+
+def test_checkpoints_run_nothing(tmp_path: Path) -> None:
+    _checkpoint(tmp_path / "best.ckpt", callbacks=Touches(tmp_path / "ran"))
+    with pytest.raises(ValueError, match=r"best\.ckpt is not a checkpoint that can be read safely"):
+        create_model(tmp_path / "best.ckpt")
+    assert not (tmp_path / "ran").exists()
+    torch.load(tmp_path / "best.ckpt", weights_only=False)
+    assert (tmp_path / "ran").exists()  # it would have
+
+
+class Touches:
+    """Makes a file where it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("content", [b"", b"no checkpoint at all"], ids=["empty", "text"])
+def test_files_that_are_no_checkpoints(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "best.ckpt").write_bytes(content)
+    with pytest.raises(ValueError, match=r"best\.ckpt is not a checkpoint that can be read safely"):
+        create_model(tmp_path / "best.ckpt")

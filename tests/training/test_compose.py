@@ -1,32 +1,106 @@
 """No dead configuration: every file of every group composes and builds."""
 
+import socket
 from pathlib import Path
 
 import pytest
+import torch
+from lightning import Trainer
 from omegaconf import OmegaConf
+from torchvision.transforms.v2.functional import to_pil_image
 
+from bcos_vit import create_model
 from bcos_vit.config import build, plain
-from runs import CONFIGS, config
+from bcos_vit.evaluation.setting import model_and_data
+from bcos_vit.metrics import Group
+from runs import CONFIGS, config, files, write_photos
 
-GROUPS = {group: sorted(p.stem for p in (CONFIGS / group).glob("*.yaml")) for group in ("data", "model", "recipe")}
-CHOICES = [(group, name) for group, names in GROUPS.items() for name in names]
+TRAINING = ("data", "logger", "model", "recipe")
+GROUPS = {group: sorted(p.stem for p in (CONFIGS / group).glob("*.yaml")) for group in (*TRAINING, "metrics")}
 
 
-@pytest.mark.parametrize(("group", "name"), CHOICES)
-def test_choice_composes_and_builds(group, name, tmp_path):
-    chosen = config(f"{group}={name}", f"output={tmp_path}")
+@pytest.fixture
+def photos(tmp_path):
+    """A small data set for data=folder."""
+    return write_photos(
+        tmp_path / "photos", {f"{part}/{name}": 2 for part in ("train", "val", "test") for name in "ab"}
+    )
+
+
+@pytest.mark.parametrize(("group", "name"), [(group, name) for group in TRAINING for name in GROUPS[group]])
+def test_choice_composes_and_builds(group, name, tmp_path, photos):
+    chosen = config(f"{group}={name}", f"output={tmp_path / 'run'}", "image_size=8")
+    if name == "folder":
+        chosen.data.dataset.root = str(photos)
+    if name == "cifar10":  # has its data set tested below, which is not at hand
+        chosen.data.dataset = config().data.dataset
     plain(chosen)
-    model, data = build(chosen.model), build(chosen.data)
+    model, data = model_and_data(chosen, "val", adapt=True)
     classifier = build(chosen.recipe.classifier)(model=model, recipe={})
     trainer = build(chosen.trainer)(callbacks=[], logger=build(chosen.logger))
     assert len(data.class_names) == model.spec.num_classes
     assert trainer.max_epochs == chosen.recipe.epochs
+    assert len(trainer.loggers) == 1
     assert classifier.model is model
+    assert not (tmp_path / "run").exists()
 
 
-def test_every_folder_of_configs_is_walked():
-    folders = {p.parent.name for p in CONFIGS.rglob("*.yaml")}
-    assert folders == {"configs", *GROUPS, "trainer", "logger"}  # the last two have one choice each, built above
+@pytest.mark.parametrize("split", ["train", "val"])
+@pytest.mark.parametrize("name", ["digits", "folder"])
+def test_data_as_configured_gives_batches_that_the_model_takes(name, split, photos):
+    chosen = config(f"data={name}", "data.num_workers=0", "data.batch_size=3")
+    if name == "folder":
+        chosen.data.dataset.root = str(photos)
+    model, data = model_and_data(chosen, "val", adapt=True)
+    loader = data.train_dataloader() if split == "train" else data.val_dataloader()
+    images, labels = next(iter(loader))
+    assert images.shape == (3, 3, 8, 8)
+    assert images.dtype == torch.float32
+    assert model(images).shape == (3, 2 if name == "folder" else 10)
+    assert labels.max() < model.spec.num_classes
+
+
+def test_cifar10_composes_and_builds_without_disk_or_network(tmp_path, monkeypatch):
+    def refused(*_, **__):
+        pytest.fail("the network was asked")
+
+    monkeypatch.setattr(socket, "socket", refused)
+    monkeypatch.setattr(socket, "create_connection", refused)
+    monkeypatch.chdir(tmp_path)
+    chosen = config("data=cifar10", "image_size=32", f"output={tmp_path / 'run'}")
+    data = build(chosen.data)
+    assert data.dataset.keywords == {"root": "data", "download": False}
+    assert (data.batch_size, data.num_workers) == (128, 2)
+    photo = to_pil_image(torch.rand(3, 32, 32))
+    assert data.train_transform(photo).shape == data.eval_transform(photo).shape == (3, 32, 32)
+    assert files(tmp_path) == {}
+    with pytest.raises(FileNotFoundError, match=r"download it with data\.dataset\.download=true"):
+        data.train_dataloader()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", GROUPS["metrics"])
+def test_metrics_compose_and_build_through_evaluate_yaml(name, tmp_path):
+    chosen = config(f"metrics=[{name}]", f"output={tmp_path}", name="evaluate")
+    plain(chosen)
+    makers = build(chosen.metrics)
+    assert list(makers) == [name]
+    assert isinstance(makers[name](create_model("bcos_vit_digits")), Group)
+
+
+def test_trainer_of_evaluate_yaml_builds_and_writes_nothing(tmp_path):
+    chosen = config(f"output={tmp_path / 'run'}", name="evaluate")
+    assert list(chosen.metrics) == GROUPS["metrics"]
+    trainer = build(chosen.trainer)
+    assert isinstance(trainer, Trainer)
+    assert trainer.loggers == trainer.checkpoint_callbacks == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_file_of_configs_is_built_here():
+    found = {str(p.relative_to(CONFIGS).with_suffix("")) for p in CONFIGS.rglob("*.yaml")}
+    built = {f"{group}/{name}" for group, names in GROUPS.items() for name in names}
+    assert found == built | {"train", "evaluate", "trainer/default", "trainer/evaluation"}
 
 
 @pytest.mark.parametrize("path", sorted((CONFIGS / "recipe").glob("*.yaml")), ids=lambda p: p.stem)

@@ -1,0 +1,107 @@
+"""Targets in words: what ``--targets`` may say, and the sentences for what it may not."""
+
+import pytest
+
+from bcos_vit import Contrast, TopK
+from bcos_vit.cli.targets import parse_targets
+from bcos_vit.models.zoo import IMAGENET
+from commands import NAMES
+
+DIGITS = tuple("0123456789")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("wolf", [1]),
+        ("1", [1]),
+        ("01", [1]),
+        ("Tabby Cat", [0]),
+        (" wolf , 4,wolf", [1, 4, 1]),
+        ("$x^$", [2]),
+        ("top1", [TopK(1)]),
+        ("TOP5", [TopK(5)]),
+        ("1-vs-0", [Contrast(1, 0)]),
+        ("wolf -vs- tabby cat", [Contrast(1, 0)]),
+        ("Wolf-VS-3", [Contrast(1, 3)]),
+        ("top2,0,$X^$-vs-wolf", [TopK(2), 0, Contrast(2, 1)]),
+    ],
+)
+def test_numbers_names_top_and_contrasts_are_understood(text, expected):
+    assert parse_targets(text, 5, NAMES) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("", "a target is empty: separate class numbers or names"),
+        ("wolf,,0", "a target is empty"),
+        ("wolf, ", "a target is empty"),
+        ("wolv", r"no class is named 'wolv', did you mean 'wolf'\?"),
+        ("tabbi cat", r"no class is named 'tabbi cat', did you mean 'tabby cat'\?"),
+        ("zebra", r"no class is named 'zebra'; valid are: \$x\^\$, Crane, crane, tabby cat, wolf"),
+        ("5", "class 5 is out of range: the classes are 0 to 4"),
+        ("-1", "no class is named '-1'"),
+        ("1.0", "no class is named '1.0'"),
+        ("1-2", "no class is named '1-2'"),
+        ("top0", "top0 is impossible: the model has 5 classes"),
+        ("top6", "top6 is impossible: the model has 5 classes"),
+        ("top", "no class is named 'top'"),
+        ("1-vs-1", "1-vs-1 compares class 1 with itself"),
+        ("wolf-vs-1", "wolf-vs-1 compares class 1 with itself"),
+        ("1-vs-", "no class is named ''"),
+        ("1-vs-2-vs-3", "no class is named '2-vs-3'"),
+        ("0-vs-9", "class 9 is out of range"),
+        ("CRANE", "'CRANE' stands for classes 3 and 4: say which by its number"),
+        ("crane", "'crane' stands for classes 3 and 4"),
+        ("wolf-vs-crane", "'crane' stands for classes 3 and 4"),
+    ],
+)
+def test_what_makes_no_sense_is_a_sentence(text, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        parse_targets(text, 5, NAMES)
+
+
+def test_without_names_there_are_numbers_only():
+    assert parse_targets("0,4,1-vs-2", 5, None) == [0, 4, Contrast(1, 2)]
+    with pytest.raises(ValueError, match="no class is named 'wolf'; the model has no class names, give numbers"):
+        parse_targets("wolf", 5, None)
+    with pytest.raises(ValueError, match="class 5 is out of range: the classes are 0 to 4"):
+        parse_targets("5", 5, None)
+
+
+def test_digits_are_called_by_their_numbers():
+    assert parse_targets("0,9,4-vs-7", 10, DIGITS) == [0, 9, Contrast(4, 7)]
+    with pytest.raises(ValueError, match="class 10 is out of range"):
+        parse_targets("10", 10, DIGITS)
+
+
+def test_a_number_that_names_another_class_is_not_guessed():
+    counted_from_one = tuple(str(number) for number in range(1, 11))
+    with pytest.raises(ValueError, match="'3' stands for classes 2 and 3"):
+        parse_targets("3", 10, counted_from_one)
+    assert parse_targets("0,10", 10, counted_from_one) == [0, 9]  # neither is both a name and a number
+
+
+@pytest.mark.parametrize(("name", "number"), [("crane", 517), ("crane bird", 134), ("maillot", 638), ("tabby", 281)])
+def test_names_of_imagenet_are_taken_as_a_whole(name, number):
+    assert parse_targets(name, 1000, IMAGENET) == [number]
+
+
+def test_the_name_that_two_classes_of_imagenet_share_is_not_guessed():
+    with pytest.raises(ValueError, match="'cardigan' stands for classes 264 and 474: say which by its number"):
+        parse_targets("cardigan", 1000, IMAGENET)
+    assert parse_targets("264-vs-474", 1000, IMAGENET) == [Contrast(264, 474)]
+
+
+def test_a_word_unlike_all_of_a_thousand_names_does_not_list_them():
+    with pytest.raises(ValueError, match=r"no class is named 'qqqqqq': give its number, from 0$"):
+        parse_targets("qqqqqq", 1000, IMAGENET)
+    with pytest.raises(ValueError, match=r"no class is named 'tabbby', did you mean 'tabby'\?"):
+        parse_targets("tabbby", 1000, IMAGENET)
+
+
+def test_every_name_of_imagenet_but_one_can_be_said():
+    for number, name in enumerate(IMAGENET):
+        if name.casefold() != "cardigan":
+            assert parse_targets(name, 1000, IMAGENET) == [number]

@@ -1,0 +1,83 @@
+"""``evaluate.py`` as users start it: what it prints, and how it says what is wrong."""
+
+import json
+
+import pytest
+
+MODEL = ("model.name=model.safetensors", "data=folder", "data.dataset.root=photos")
+
+
+def left(folder):
+    return sorted(p.name for p in folder.iterdir())
+
+
+def test_evaluates_photos_in_folders(start, scans, tmp_path):
+    scans(12)
+    done = start(*MODEL, "output=out")()
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert (report["model"], report["split"], report["images"]) == ("model.safetensors", "test", 12)
+    assert report["speed"]["explanations_per_prediction"] > 0
+    table = done.stdout[done.stdout.index("\n-----") :]  # what comes before is the progress bar's
+    assert table.isascii()
+    assert "images, each read once" in table
+    assert table.splitlines()[-2:] == ["report: out/report.json", "gallery: out/gallery.png"]
+    assert left(tmp_path) == ["model.safetensors", "out", "photos"]  # nothing of Hydra's or Lightning's
+    assert "litlogger" not in done.stderr  # no advertisements
+
+
+@pytest.mark.slow
+def test_a_photo_that_cannot_be_read_is_named(start, scans, tmp_path):
+    scans(3)
+    (tmp_path / "photos" / "test" / "2" / "2.png").write_text("no photo")
+    done = start(*MODEL, "output=runs/out", "data.num_workers=1")()
+    assert done.error().startswith("photos/test/2/2.png is no image that can be read: the formats are AVIF, ")
+    assert left(tmp_path) == ["model.safetensors", "photos"]
+
+
+def test_a_missing_file_is_named_and_no_folder_is_left(start, tmp_path):
+    done = start("model.name=runs/mine/model.safetensors")()
+    assert done.error() == "there is no weights file runs/mine/model.safetensors"
+    assert left(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        ("metrics=[acuracy]", "metrics/acuracy"),
+        pytest.param("trainer.foo=1", "'trainer.foo'", marks=pytest.mark.slow),
+        pytest.param("data=photos", "data/photos", marks=pytest.mark.slow),
+    ],
+)
+def test_words_that_no_configuration_knows_are_answered_by_hydra(start, tmp_path, words, answer):
+    done = start(words)()
+    assert done.returncode == 1
+    assert answer in done.stderr
+    assert "Traceback" not in done.stderr
+    assert left(tmp_path) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        ("+foo=1", "unknown config key 'foo'"),
+        ("split=dev", "split must be train, val or test, found 'dev'"),
+        ("split=val", "there is no folder photos/val for the val part"),
+        ("output=.", "output folder . already holds "),
+        ("model.name=bcos_vit_digit", "no model is named 'bcos_vit_digit', did you mean 'bcos_vit_digits'?"),
+        ("trainer.accelerator=tpux", "You selected an invalid accelerator name"),
+    ],
+)
+def test_wrong_words_are_answered_by_a_sentence(start, scans, tmp_path, words, answer):
+    scans(3)
+    assert start(*MODEL, words)().error().startswith(answer)
+    assert left(tmp_path) == ["model.safetensors", "photos"]
+
+
+@pytest.mark.slow
+def test_debug_shows_where_an_error_is(start, tmp_path):
+    done = start("model.name=none.safetensors", "debug=true")()
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert "there is no weights file none.safetensors" in done.stderr

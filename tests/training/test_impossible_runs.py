@@ -1,0 +1,127 @@
+"""A run that cannot be is answered before its first step, in one sentence with what was found, and leaves no folder."""
+
+import pytest
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+import runs
+from bcos_vit.training import Classifier
+from runs import config
+
+LR, WARMUP = "recipe.classifier.optimizer.lr", "recipe.classifier.schedule.warmup_steps"
+CLIP, NORM = "recipe.classifier.clip.clip_factor", "recipe.classifier.clip.max_norm"
+DECAY = "recipe.classifier.optimizer.weight_decay"
+TWIN = "model=standard_vit_digits"
+
+
+def refused(output, sentence, *overrides):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Classifier, "training_step", lambda *_: pytest.fail("something was learnt"))
+        with pytest.raises((OSError, ValueError, TypeError, MisconfigurationException), match=sentence) as caught:
+            runs.train(f"output={output}", *overrides)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert len(message) < 200
+    assert not output.exists()
+    assert list(output.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence", "values"),
+    [
+        ("recipe.epochs", "recipe.epochs must be a whole number of at least 1", ["0", "-1", "1.5", "null", "true"]),
+        (LR, f"{LR} must be a number above 0", ["0", "-1", "nan", "inf", "fast", "null", "true"]),
+        (CLIP, f"{CLIP} must be a number above 0", ["-0.01", "0", "nan", "inf", "hard"]),
+        ("data.batch_size", "batch_size must be a whole number of at least 1", ["0", "-3", "2.5", "null"]),
+        ("data.num_workers", "num_workers must be a whole number of at least 0", ["-1", "0.5"]),
+        ("threads", "threads must be a whole number of at least 1, or null for all", ["0", "-1", "1.5"]),
+        ("seed", "seed must be a whole number from 0 to 4294967295", ["-1", "1.5", "null", "4294967296"]),
+        (WARMUP, "warmup_steps must lie between 0 and the 8 steps of training", ["0", "-1", "8", "9", "100"]),
+        ("explanations.every", "explanations.every must be a whole number of at least 1", ["0", "-1", "1.5", "true"]),
+        ("explanations.images", "explanations.images must be a whole number of at least 1", ["0", "-4", "1.5", "null"]),
+        (
+            "ema",
+            "ema must lie between 0 and 1, as 0.999, or be null for none",
+            ["1.5", "0", "1", "-0.9", "nan", "true"],
+        ),
+        ("image_size", "image_size must be a whole number of at least 1", ["0", "-8", "8.5", "big"]),
+    ],
+)
+def test_impossible_values(tmp_path, name, sentence, values):
+    for value in values:
+        found = {"null": "None", "true": "True", "fast": "'fast'", "hard": "'hard'", "big": "'big'"}.get(value, value)
+        refused(tmp_path / "run", f"^{sentence}, found {found}$", f"{name}={value}")
+
+
+@pytest.mark.parametrize(
+    ("name", "least", "values"), [(NORM, "above", ["0", "-1"]), (DECAY, "of at least", ["-1", "inf"])]
+)
+def test_impossible_values_of_the_twin(tmp_path, name, least, values):
+    for value in values:
+        refused(tmp_path / "run", f"^{name} must be a number {least} 0, found {value}$", TWIN, f"{name}={value}")
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("image_size=9", "image_size 9 must be a multiple of patch_size 2"),
+        ("model.width=25", "width 25 must be a multiple of heads 3"),
+        ("+model.num_classes=7", "the data has 10 classes, but the model 7 logits"),
+        ("trainer.devices=0", "devices=0.* is not a valid input"),
+        ("resume=nowhere.ckpt", r"there is no checkpoint nowhere\.ckpt to resume"),
+        ("model.name=bcos_vit_digit", "no model is named 'bcos_vit_digit', did you mean 'bcos_vit_digits'"),
+        ("model.name=nowhere.safetensors", r"there is no weights file nowhere\.safetensors"),
+    ],
+)
+def test_what_does_not_exist_or_fit(tmp_path, override, sentence):
+    refused(tmp_path / "run", sentence, override)
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("+foo=1", "unknown config key 'foo'"),
+        ("+outptu=x", "unknown config key 'outptu', did you mean 'output'"),
+        ("+recipe.epoch=1", "unknown recipe key 'epoch', did you mean 'epochs'"),
+        ("+model.num_class=3", "unknown override 'num_class', did you mean 'num_classes'"),
+        ("+explanations.image=3", "unexpected keyword argument 'image'"),
+        ("+recipe.classifier.los=1", "unexpected keyword argument 'los'"),
+        ("+recipe.classifier.optimizer.rate=1", "unexpected keyword argument 'rate'"),
+        ("+trainer.max_epoch=1", "unexpected keyword argument 'max_epoch'"),
+        ("+data.batches=1", "unexpected keyword argument 'batches'"),
+        ("+logger.colour=red", "unexpected keyword argument 'colour'"),
+    ],
+)
+def test_unknown_keys(tmp_path, override, sentence):
+    refused(tmp_path / "run", sentence, override)
+
+
+def test_a_failure_while_training_keeps_what_was_learnt(tmp_path):
+    with pytest.raises(runs.Cut):
+        runs.train(f"output={tmp_path / 'run'}", watcher=runs.Recorder(cut=5))
+    assert {"config.yaml", "checkpoints/last.ckpt"} <= set(runs.files(tmp_path / "run"))
+
+
+def test_output_folder_that_cannot_be_written_is_refused_before_anything_is_built(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OSError, match="cannot write to output folder"):
+        runs.train(f"output={tmp_path / 'file' / 'run'}", "model.name=never_built")
+
+
+def test_output_folder_in_use_is_not_written_over(tmp_path):
+    (tmp_path / "kept.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match=r"already holds kept\.txt"):
+        runs.train(f"output={tmp_path}")
+    assert [p.name for p in tmp_path.iterdir()] == ["kept.txt"]
+
+
+def test_an_empty_output_folder_is_used_and_its_failure_leaves_the_rest_alone(tmp_path):
+    (tmp_path / "kept.txt").write_text("mine")
+    (tmp_path / "run").mkdir()
+    with pytest.raises(ValueError, match="seed"):
+        runs.train(f"output={tmp_path / 'run'}", "seed=-1")
+    assert [p.name for p in tmp_path.iterdir()] == ["kept.txt"]
+
+
+def test_the_defaults_themselves_are_possible():
+    for model in ("bcos_vit_digits", "standard_vit_digits"):
+        runs.run._check_numbers(config(f"model={model}"))

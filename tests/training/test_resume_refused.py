@@ -1,0 +1,102 @@
+"""What a run cannot be resumed from is named in a sentence before anything is learnt, and no folder is left behind."""
+
+import pytest
+import torch
+
+import runs
+from bcos_vit.training import Classifier
+
+
+@pytest.fixture(scope="module", params=["null", "0.9"], ids=["plain", "averaged"])
+def last(request, tmp_path_factory):
+    """The last checkpoint of a run with or without a moving average, and the run's choice of it."""
+    output = tmp_path_factory.mktemp("runs") / "run"
+    runs.train(f"output={output}", f"ema={request.param}", "explanations.every=null")
+    return output / "checkpoints/last.ckpt", f"ema={request.param}"
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """The last checkpoint of a run."""
+    output = tmp_path_factory.mktemp("runs") / "run"
+    runs.train(f"output={output}", "explanations.every=null")
+    return output / "checkpoints/last.ckpt"
+
+
+def refused(output, checkpoint, sentence, *overrides, kind=ValueError):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Classifier, "training_step", lambda *_: pytest.fail("something was learnt"))
+        with pytest.raises(kind, match=sentence) as caught:
+            runs.train(f"output={output}", f"resume={checkpoint}", *overrides)
+    assert "\n" not in str(caught.value)
+    assert not output.exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("recipe.epochs=3", "with recipe.epochs 2, not 3"),
+        ("recipe.classifier.optimizer.lr=2e-3", r"with recipe.classifier.optimizer.lr 0\.001, not 0\.002"),
+        ("recipe.classifier.clip.clip_factor=0.02", r"with recipe.classifier.clip.clip_factor 0\.01, not 0\.02"),
+        ("recipe.classifier.schedule.warmup_steps=4", "with recipe.classifier.schedule.warmup_steps 3, not 4"),
+        (
+            "+recipe.classifier.optimizer.weight_decay=0.1",
+            r"with recipe.classifier.optimizer.weight_decay None, not 0\.1",
+        ),
+        ("recipe=standard_digits", "with recipe.classifier.clip._target_ 'timm.utils.adaptive_clip_grad', not 'torch"),
+        ("model.width=36", "with spec.width 24, not 36"),
+        ("+model.position=sincos", "with spec.position 'rope', not 'sincos'"),
+        ("model=standard_vit_digits", "with spec.family 'bcos', not 'standard'"),
+        ("image_size=16", "with spec.image_size 8, not 16"),
+        ("data.batch_size=32", "with data.batch_size 64, not 32"),
+    ],
+)
+def test_another_recipe_model_or_batch_size(plain, tmp_path, override, sentence):
+    refused(tmp_path / "again", plain, f"last.ckpt was made {sentence}.*: a resumed run keeps to it", override)
+
+
+@pytest.mark.slow
+def test_another_number_of_processes(plain, tmp_path):
+    arguments = ("trainer.devices=2", "+trainer.strategy=ddp", f"resume={plain}", "output=again")
+    done = runs.command(*runs.SMALL, *arguments, folder=tmp_path)
+    assert done.returncode == 1
+    said = {line for line in done.stderr.splitlines() if line.startswith("error: ")}
+    assert said == {f"error: {plain} was made with trainer.devices 1, not 2: a resumed run keeps to it"}
+    assert list(tmp_path.glob("*")) == []
+
+
+def test_a_moving_average_switched_on_or_off(last, tmp_path):
+    checkpoint, ema = last
+    other, made = ("ema=0.9", "without") if ema == "ema=null" else ("ema=null", "with")
+    refused(tmp_path / "again", checkpoint, f"last.ckpt was made {made} ema: a resumed run keeps to it", other)
+
+
+@pytest.mark.parametrize("name", ["nowhere.ckpt", "", "."])
+def test_no_such_file(tmp_path, name):
+    checkpoint = tmp_path / name if name == "nowhere.ckpt" else name
+    refused(
+        tmp_path / "again", checkpoint, r"there is no checkpoint .*(nowhere\.ckpt|\.) to resume", kind=FileNotFoundError
+    )
+
+
+def test_files_that_are_no_checkpoints_of_a_run(plain, tmp_path):
+    whole = plain.read_bytes()
+    state = torch.load(plain, weights_only=True)
+    without = {name: value for name, value in state.items() if name != "hyper_parameters"}
+    other = state | {"hyper_parameters": {"learning_rate": 0.1}}
+    for name, content in {"empty": b"", "text": b"hello", "cut": whole[: len(whole) // 2]}.items():
+        (tmp_path / f"{name}.ckpt").write_bytes(content)
+    for name, content in {"list": [1], "without": without, "other": other, "number": 3}.items():
+        torch.save(content, tmp_path / f"{name}.ckpt")
+    torch.save(Classifier, tmp_path / "code.ckpt")  # not run
+    torch.save(state, tmp_path / "old.ckpt", _use_new_zipfile_serialization=False)
+    for path in [*sorted(tmp_path.glob("*.ckpt")), plain.parents[1] / "model.safetensors"]:
+        refused(tmp_path / "again", path, f"{path.name} is no checkpoint of a training run")
+
+
+def test_what_differs_but_does_not_matter_is_taken(plain, tmp_path):
+    report = runs.train(
+        *(f"output={tmp_path / 'again'}", f"resume={plain}", "seed=1", "data.num_workers=1"),
+        *("trainer.log_every_n_steps=1", "explanations.every=1", "logger=tensorboard"),
+    )
+    assert report.images == 360
