@@ -146,6 +146,9 @@ def test_a_photo_with_its_preview_is_one_photo(tmp_path):
 
 @pytest.mark.parametrize("form", FORMATS)
 def test_content_counts_not_suffix(tmp_path, form):
+    Image.init()
+    if form not in Image.SAVE:
+        pytest.skip(f"this Pillow cannot write {form}")
     picture(32, 32).save(tmp_path / "a.txt", form)
     assert read_photo(tmp_path / "a.txt").size == (32, 32)
 

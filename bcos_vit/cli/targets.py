@@ -14,6 +14,8 @@ WordedTarget = int | TopK | Contrast
 def parse_targets(text: str, classes: int, class_names: Sequence[str] | None) -> list[WordedTarget]:
     """Read a comma-separated list of class numbers or names, ``topN``, and ``A-vs-B``.
 
+    A number that is also the name of another class is told from it by a hash: ``#3`` is class number 3.
+
     >>> parse_targets("lynx,top2,1-vs-tabby", 3, ["lynx", "wolf", "tabby"])
     [0, TopK(k=2), Contrast(a=1, b=2)]
 
@@ -54,13 +56,14 @@ def _target(entry: str, classes: int, names: Sequence[str] | None) -> WordedTarg
 
 def _class(word: str, classes: int, names: Sequence[str] | None) -> int:
     called = {number for number, name in enumerate(names or ()) if name.casefold() == word.casefold()}
-    if word.isdecimal() and (int(word) < classes or not called):
-        if int(word) >= classes:
+    if number := re.fullmatch(r"#?(\d+)", word):
+        if int(number[1]) < classes:
+            called.add(int(number[1]))
+        elif not called:
             raise ValueError(f"class {word} is out of range: the classes are 0 to {classes - 1}")
-        called.add(int(word))
     if len(called) > 1:
-        numbers = " and ".join(map(str, sorted(called)))
-        raise ValueError(f"{word!r} stands for classes {numbers}: say which by its number")
+        options = " or ".join(f"#{number}" for number in sorted(called))
+        raise ValueError(f"{word!r} stands for several classes: say {options}")
     if not called:
         hint = "; the model has no class names, give numbers" if names is None else _nearest(word, names)
         raise ValueError(f"no class is named {word!r}{hint}")

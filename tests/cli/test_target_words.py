@@ -52,9 +52,9 @@ def test_numbers_names_top_and_contrasts_are_understood(text, expected):
         ("1-vs-", "no class is named ''"),
         ("1-vs-2-vs-3", "no class is named '2-vs-3'"),
         ("0-vs-9", "class 9 is out of range"),
-        ("CRANE", "'CRANE' stands for classes 3 and 4: say which by its number"),
-        ("crane", "'crane' stands for classes 3 and 4"),
-        ("wolf-vs-crane", "'crane' stands for classes 3 and 4"),
+        ("CRANE", "'CRANE' stands for several classes: say #3 or #4"),
+        ("crane", "'crane' stands for several classes: say #3 or #4"),
+        ("wolf-vs-crane", "'crane' stands for several classes: say #3 or #4"),
     ],
 )
 def test_what_makes_no_sense_is_a_sentence(text, sentence):
@@ -78,7 +78,7 @@ def test_digits_are_called_by_their_numbers():
 
 def test_a_number_that_names_another_class_is_not_guessed():
     counted_from_one = tuple(str(number) for number in range(1, 11))
-    with pytest.raises(ValueError, match="'3' stands for classes 2 and 3"):
+    with pytest.raises(ValueError, match="'3' stands for several classes: say #2 or #3"):
         parse_targets("3", 10, counted_from_one)
     assert parse_targets("0,10", 10, counted_from_one) == [0, 9]  # neither is both a name and a number
 
@@ -89,7 +89,7 @@ def test_names_of_imagenet_are_taken_as_a_whole(name, number):
 
 
 def test_the_name_that_two_classes_of_imagenet_share_is_not_guessed():
-    with pytest.raises(ValueError, match="'cardigan' stands for classes 264 and 474: say which by its number"):
+    with pytest.raises(ValueError, match="'cardigan' stands for several classes: say #264 or #474"):
         parse_targets("cardigan", 1000, IMAGENET)
     assert parse_targets("264-vs-474", 1000, IMAGENET) == [Contrast(264, 474)]
 
@@ -105,3 +105,10 @@ def test_every_name_of_imagenet_but_one_can_be_said():
     for number, name in enumerate(IMAGENET):
         if name.casefold() != "cardigan":
             assert parse_targets(name, 1000, IMAGENET) == [number]
+
+
+def test_a_hash_tells_a_number_from_a_name_that_is_a_number() -> None:
+    names = [str(number) for number in range(1, 6)]  # folders counted from one
+    assert parse_targets("#3,#0-vs-5", 5, names) == [3, Contrast(0, 4)]
+    with pytest.raises(ValueError, match="class #5 is out of range"):
+        parse_targets("#5", 5, names)
