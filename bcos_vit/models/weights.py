@@ -12,7 +12,6 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -107,7 +106,7 @@ def load_model(path: Path) -> tuple[ViT, tuple[str, ...] | None]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"there is no weights file {path}")
-    spec, names, state = _read_checkpoint(path) if path.suffix == CHECKPOINT else _read_safetensors(path)
+    spec, names, state = _from_checkpoint(path) if path.suffix == CHECKPOINT else _read_safetensors(path)
     try:
         model = ViT(ViTSpec(**spec))
     except (ValueError, TypeError) as error:
@@ -139,17 +138,36 @@ def _read_safetensors(path: Path) -> _Content:
         raise ValueError(f"{path} holds no usable spec: {error!r}") from error
 
 
-def _read_checkpoint(path: Path) -> _Content:
-    """What ``bcos_vit.training`` keeps, read without running anything that the file may hold."""
+def _from_checkpoint(path: Path) -> _Content:
+    content = read_checkpoint(path)
+    state = {key.removeprefix("model."): tensor for key, tensor in content["state_dict"].items()}
+    return content["hyper_parameters"]["spec"], content["class_names"], state
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The content of a checkpoint of a training run, read without running anything that the file may hold.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it cannot be read safely, or was not made by ``bcos_vit.training``.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no checkpoint {path}")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-        state = {key.removeprefix("model."): tensor for key, tensor in content["state_dict"].items()}
-        return content["hyper_parameters"]["spec"], content["class_names"], state
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is no checkpoint of bcos_vit's training: {error!r} is missing") from error
-    except (RuntimeError, EOFError, OSError, UnpicklingError) as error:
+    except Exception as error:  # a damaged file makes the reader raise nearly anything
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"{path} is not a checkpoint that can be read safely: {reason}") from error
+    kept: dict[str, Any] = content if isinstance(content, dict) else {}
+    parts = kept.get("hyper_parameters")
+    missing = {"state_dict", "hyper_parameters", "class_names"} - kept.keys()
+    missing |= {"spec", "recipe"} - parts.keys() if isinstance(parts, dict) else set()
+    if missing:
+        raise ValueError(f"{path} is no checkpoint of bcos_vit's training: it lacks {', '.join(sorted(missing))}")
+    return kept
 
 
 def require_vit(model: nn.Module) -> ViT:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
-import torch
-
+from bcos_vit.models.weights import read_checkpoint
 from bcos_vit.training.classifier import Classifier
 
 KEPT = ("spec", "recipe.recipe", "recipe.data.batch_size", "recipe.trainer.devices")
@@ -33,22 +31,16 @@ def check_resumable(path: Path, classifier: Classifier, *, averaged: bool) -> No
     ValueError
         If it is no checkpoint, or model, recipe, batch size, devices or averaging differ.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no checkpoint {path} to resume")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        before = {where: _at(content["hyper_parameters"], where) for where in KEPT}
-    except (RuntimeError, EOFError, OSError, UnpicklingError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is no checkpoint of a training run") from error
+    content = read_checkpoint(path)
     for where in KEPT:
-        _require_equal(path, where, before[where], _at(dict(classifier.hparams), where))
+        _require_equal(path, where, _at(content["hyper_parameters"], where), _at(dict(classifier.hparams), where))
     if averaged != ("averaging_state" in content):
         raise ValueError(f"{path} was made {'without' if averaged else 'with'} ema: a resumed run keeps to it")
 
 
 def _at(values: Any, where: str) -> Any:
     for name in where.split("."):
-        values = values[name]
+        values = values.get(name) if isinstance(values, dict) else None
     return values
 
 

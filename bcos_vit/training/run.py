@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import EMAWeightAveraging, LearningRateMonitor
 from lightning.pytorch.loggers import WandbLogger
@@ -26,6 +25,7 @@ from bcos_vit.evaluation.setting import make_new, model_and_data, seed_and_threa
 from bcos_vit.extras import versions
 from bcos_vit.metrics import Accuracy, Completeness
 from bcos_vit.models import ViT, save_model
+from bcos_vit.models.weights import read_checkpoint
 from bcos_vit.training.callbacks import BestCheckpoint, Explanations, Throughput
 from bcos_vit.training.classifier import Classifier
 from bcos_vit.training.resume import check_resumable
@@ -88,7 +88,7 @@ def train(config: DictConfig, *, command: str | None = None) -> Report | None:
             shutil.rmtree(output)  # was made above, and holds no training yet
         raise
     if best.best_model_path:
-        classifier.load_state_dict(torch.load(best.best_model_path, weights_only=True)["state_dict"])
+        classifier.load_state_dict(read_checkpoint(Path(best.best_model_path))["state_dict"])
     elif trainer.is_global_zero:
         print("no validation has run: the weights of the last step are evaluated")
     report = evaluate(model, data, {"accuracy": Accuracy, "completeness": Completeness}, trainer=trainer)
@@ -110,7 +110,7 @@ def _callbacks(config: DictConfig, best: BestCheckpoint) -> list[Callback]:
 
 @contextmanager
 def _own_wandb_run(trainer: Trainer) -> Iterator[None]:
-    """End the run of Weights & Biases, if there is one: the next training of a multirun would be logged as part of it."""
+    """End the run of Weights & Biases, if there is one: the next training of a multirun would become a part of it."""
     status = 1
     try:
         yield

@@ -56,8 +56,7 @@ def test_learning_rate_and_gradient_norm_are_those_of_their_step(csv):
     assert found["gradient_norm"] == [(n, pytest.approx(norm, rel=1e-5)) for n, norm in enumerate(recorder.norms)]
 
 
-def test_gradient_norm_is_the_one_before_clipping(csv, tmp_path):
-    _, found, _ = csv
+def test_gradient_norm_is_the_one_before_clipping(tmp_path):
     recorder = runs.Recorder()
     runs.train(
         *(*EVERY_STEP, "model=standard_vit_digits", "recipe.classifier.clip.max_norm=1e-3"),
@@ -94,6 +93,15 @@ def test_losses_and_accuracy_are_those_of_the_weights_after_the_epoch(csv):
         assert found["val_loss"][epoch] == (step, pytest.approx(float(OneVsRest().eval()(logits, labels)), rel=1e-5))
 
 
+def test_a_loss_that_is_no_number_in_one_batch_is_not_left_out(tmp_path, monkeypatch):
+    forward = OneVsRest.forward
+    monkeypatch.setattr(
+        OneVsRest, "forward", lambda self, x, y: forward(self, x, y) * (1 if len(x) == 64 else math.nan)
+    )
+    runs.train(f"output={tmp_path / 'run'}", "explanations.every=null")  # validates 64, 64 and 52 images
+    assert all(math.isnan(loss) for _, loss in runs.logged(tmp_path / "run")["val_loss"])
+
+
 def test_train_loss_is_the_mean_over_the_epoch(tmp_path):
     losses = []
 
@@ -106,7 +114,8 @@ def test_train_loss_is_the_mean_over_the_epoch(tmp_path):
     assert found == pytest.approx([sum(losses[:4]) / 4, sum(losses[4:]) / 4], rel=1e-5)
 
 
-def test_images_per_second_count_training_alone(tmp_path, monkeypatch):
+@pytest.mark.parametrize("within", [(), ("+trainer.val_check_interval=2",)], ids=["after", "within"])
+def test_images_per_second_count_training_alone_wherever_validation_falls(tmp_path, monkeypatch, within):
     now = 0.0
 
     class Clock(Callback):  # a second a step, an hour a validation
@@ -119,7 +128,7 @@ def test_images_per_second_count_training_alone(tmp_path, monkeypatch):
             now += 3600
 
     monkeypatch.setattr("bcos_vit.training.callbacks.time.perf_counter", lambda: now)
-    runs.train(f"output={tmp_path / 'run'}", "explanations.every=null", watcher=Clock())
+    runs.train(f"output={tmp_path / 'run'}", "explanations.every=null", *within, watcher=Clock())
     assert [speed for _, speed in runs.logged(tmp_path / "run")["images_per_second"]] == [64, 64]
 
 

@@ -1,7 +1,5 @@
 """Explanations drawn while a model learns: when, of what, what they tell, and that they change nothing."""
 
-import math
-
 import pytest
 import torch
 
@@ -146,7 +144,6 @@ def test_a_model_that_is_not_what_its_rows_say_is_an_alarm_and_training_goes_on(
     assert report.images == 360
     found = {name: values[-1][1] for name, values in runs.logged(tmp_path / "run").items()}
     assert not found["largest_residual"] < 1e-3
-    assert math.isnan(found["val_loss"]) == math.isnan(wrong)
     assert _pictures(tmp_path / "run") == ["epoch_0002.png"]
 
 
