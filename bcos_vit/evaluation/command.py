@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from bcos_vit.checks import reject_unknown
 from bcos_vit.config import build, plain
 from bcos_vit.evaluation.report import Report
 from bcos_vit.evaluation.run import evaluate
-from bcos_vit.evaluation.setting import make_new, model_and_data, seed_and_threads
+from bcos_vit.evaluation.setting import model_and_data, own_folder, seed_and_threads
 from bcos_vit.models.weights import is_weights_file
 
 CONFIG_KEYS = ("data", "debug", "image_size", "metrics", "model", "output", "seed", "split", "threads", "trainer")
@@ -39,20 +38,11 @@ def evaluate_as(config: DictConfig) -> Report | None:
     """
     reject_unknown("config key", map(str, config), CONFIG_KEYS)
     output = Path(config.output)
-    seed_and_threads(config.seed, config.threads)
     trainer: Trainer = build(config.trainer)
-    made = [folder for folder in (output, *output.parents) if not folder.exists()]
-    if trainer.is_global_zero:
-        make_new(output)
-    try:
+    seed_and_threads(config.seed, config.threads)
+    with own_folder(output, trainer):
         model, data = model_and_data(config, config.split, adapt=False)
         report = evaluate(model, data, build(config.metrics), trainer=trainer, split=config.split)
-    except Exception:
-        if trainer.is_global_zero:
-            for folder in made:
-                with contextlib.suppress(OSError):
-                    folder.rmdir()  # if it is empty still
-        raise
     if not trainer.is_global_zero:
         return None
     trained = config.model.pretrained or is_weights_file(config.model.name)

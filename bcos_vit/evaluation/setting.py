@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import lightning
 import torch
+from lightning import Trainer
 from omegaconf import DictConfig
 
 from bcos_vit.config import build
@@ -28,11 +33,31 @@ def seed_and_threads(seed: int, threads: int | None) -> None:
         torch.set_num_threads(threads)
 
 
-def make_new(folder: Path) -> None:
-    """Make the output folder and see that it is new and can be written to, before hours are spent.
+@contextmanager
+def own_folder(folder: Path, trainer: Trainer) -> Iterator[None]:
+    """Make the output folder, in the first process; if the body fails before anything was learnt, remove it again.
 
-    Raises ``OSError`` if it cannot be written to, ``FileExistsError`` if it holds something.
+    Raises ``OSError`` if it cannot be written to, before hours are spent, ``FileExistsError`` if it holds something.
     """
+    if not trainer.is_global_zero:
+        yield
+        return
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    _make_new(folder)
+    try:
+        yield
+    except Exception:
+        if trainer.global_step == 0:
+            shutil.rmtree(folder)
+            if not made:
+                folder.mkdir()  # was there, and empty
+            for parent in made[1:]:
+                with contextlib.suppress(OSError):  # another run may have its folder there by now
+                    parent.rmdir()
+        raise
+
+
+def _make_new(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -59,7 +84,8 @@ def model_and_data(config: DictConfig, split: str, *, adapt: bool) -> tuple[ViT,
     Raises
     ------
     ValueError
-        If model and data have different numbers of classes, or the same classes in another order.
+        If model and data have different numbers of classes, the same classes in another order, or images of another
+        size than ``config.image_size``.
     """
     classes = tuple(build(config.data.dataset)(split=split, transform=None).class_names)
     wanted = {"num_classes": len(classes), "image_size": config.image_size} if adapt else {}
@@ -74,4 +100,11 @@ def model_and_data(config: DictConfig, split: str, *, adapt: bool) -> tuple[ViT,
         )
     if config.image_size is None:
         config.image_size = model.spec.image_size
-    return model, build(config.data)
+    data: DataModule = build(config.data)
+    height, width = data.part(split)[0][0].shape[-2:]
+    if (height, width) != (config.image_size, config.image_size):
+        raise ValueError(
+            f"the data's images are {height} x {width} pixels where {config.image_size} were expected: transform them, "
+            f"or give image_size={height}"
+        )
+    return model, data

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +20,7 @@ from bcos_vit.checks import reject_unknown
 from bcos_vit.config import build, plain
 from bcos_vit.data import DataModule
 from bcos_vit.evaluation import Report, evaluate
-from bcos_vit.evaluation.setting import make_new, model_and_data, seed_and_threads
+from bcos_vit.evaluation.setting import model_and_data, own_folder, seed_and_threads
 from bcos_vit.extras import versions
 from bcos_vit.metrics import Accuracy, Completeness
 from bcos_vit.models import ViT, save_model
@@ -68,10 +67,8 @@ def train(config: DictConfig, *, command: str | None = None) -> Report | None:
     output = Path(config.output)
     best = BestCheckpoint(output / "checkpoints")
     trainer: Trainer = build(config.trainer)(callbacks=_callbacks(config, best), logger=build(config.logger))
-    if trainer.is_global_zero:
-        make_new(output)
-    try:
-        seed_and_threads(config.seed, config.threads)
+    seed_and_threads(config.seed, config.threads)
+    with own_folder(output, trainer):
         model, data = model_and_data(config, "val", adapt=True)
         recipe = plain(config)
         model.class_names = data.class_names
@@ -83,10 +80,6 @@ def train(config: DictConfig, *, command: str | None = None) -> Report | None:
             write_whole(output / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
         with _own_wandb_run(trainer):
             trainer.fit(classifier, data, ckpt_path=config.resume, weights_only=True)
-    except Exception:
-        if trainer.is_global_zero and trainer.global_step == 0:
-            shutil.rmtree(output)  # was made above, and holds no training yet
-        raise
     if best.best_model_path:
         classifier.load_state_dict(read_checkpoint(Path(best.best_model_path))["state_dict"])
     elif trainer.is_global_zero:

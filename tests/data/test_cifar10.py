@@ -167,7 +167,7 @@ def test_two_processes_at_once_download_once(server, tmp_path):
     alone, server.requests = server.requests, 0
     context = multiprocessing.get_context("fork")  # with the settings above
     lengths = context.Queue()
-    work = functools.partial(_length, str(tmp_path / "shared"), lengths)
+    work = functools.partial(_length, str(tmp_path / "both"), lengths)
     processes = [context.Process(target=work) for _ in range(2)]
     for process in processes:
         process.start()

@@ -7,6 +7,7 @@ import torch
 
 from bcos_vit.data import DataModule, Folder
 from bcos_vit.models.zoo import preprocessing
+from photo_tree import tree
 
 ANIMALS = {"train/cat": 2, "train/dog": 1, "train/eel": 3, "val/eel": 2, "val/cat": 1, "test/dog": 2}
 
@@ -18,22 +19,22 @@ def found_in(part):
 
 
 @pytest.mark.parametrize("split", ["train", "val", "test"])
-def test_classes_are_those_of_the_training_part_everywhere(tree, split):
-    part = Folder(split, root=str(tree(ANIMALS)))
+def test_classes_are_those_of_the_training_part_everywhere(tmp_path, split):
+    part = Folder(split, root=str(tree(tmp_path, ANIMALS)))
     assert part.class_names == ("cat", "dog", "eel")
     assert all(name == folder for name, folder, _ in found_in(part))
     assert len(part) == {"train": 6, "val": 3, "test": 2}[split]
 
 
-def test_a_part_that_lacks_a_class_keeps_the_numbers(tree):
-    root = str(tree(ANIMALS))
+def test_a_part_that_lacks_a_class_keeps_the_numbers(tmp_path):
+    root = str(tree(tmp_path, ANIMALS))
     assert [label for _, label in Folder("val", root=root)] == [0, 2, 2]
     assert [label for _, label in Folder("test", root=root)] == [1, 1]
 
 
-def test_items_are_the_photos_of_their_classes(tree):
-    part = Folder("val", root=str(tree(ANIMALS)))
-    # the fixture gives each folder a grey of its own, and each photo its number on top
+def test_items_are_the_photos_of_their_classes(tmp_path):
+    part = Folder("val", root=str(tree(tmp_path, ANIMALS)))
+    # each folder has a grey of its own, and each photo its number on top
     assert [(photo.mode, photo.size, photo.getpixel((0, 0))) for photo, _ in part] == [
         ("RGB", (9, 7), (160, 160, 160)),
         ("RGB", (9, 7), (120, 120, 120)),
@@ -41,15 +42,15 @@ def test_items_are_the_photos_of_their_classes(tree):
     ]
 
 
-def test_the_transform_is_applied(tree):
-    part = Folder("test", preprocessing(8), root=str(tree(ANIMALS)))
+def test_the_transform_is_applied(tmp_path):
+    part = Folder("test", preprocessing(8), root=str(tree(tmp_path, ANIMALS)))
     image, label = part[1]
     assert label == 1
     torch.testing.assert_close(image, torch.full((3, 8, 8), 201 / 255))
 
 
-def test_class_folders_that_are_empty_outside_training_are_no_harm(tree):
-    root = tree(ANIMALS)
+def test_class_folders_that_are_empty_outside_training_are_no_harm(tmp_path):
+    root = tree(tmp_path, ANIMALS)
     (root / "val" / "dog").mkdir()
     assert found_in(Folder("val", root=str(root))) == [
         ("cat", "cat", "0.png"),
@@ -57,8 +58,10 @@ def test_class_folders_that_are_empty_outside_training_are_no_harm(tree):
     ]
 
 
-def test_hidden_folders_and_stray_files_are_no_classes(tree):
-    root = tree({"train/cat": 1, "train/dog": 1, "train/.ipynb_checkpoints": 1, "val/dog": 1, "val/.trash": 1})
+def test_hidden_folders_and_stray_files_are_no_classes(tmp_path):
+    root = tree(
+        tmp_path, {"train/cat": 1, "train/dog": 1, "train/.ipynb_checkpoints": 1, "val/dog": 1, "val/.trash": 1}
+    )
     (root / "train" / "LICENSE.txt").write_text("free")
     (root / "val" / "contents.png").write_bytes(b"")
     (root / "val" / "dog" / "notes.txt").write_text("no image")
@@ -66,41 +69,41 @@ def test_hidden_folders_and_stray_files_are_no_classes(tree):
     assert found_in(Folder("val", root=str(root))) == [("dog", "dog", "0.png")]
 
 
-def test_folders_within_a_class_belong_to_it(tree):
-    part = Folder("train", root=str(tree({"train/cat": 1, "train/cat/indoors": 2, "train/dog": 1})))
+def test_folders_within_a_class_belong_to_it(tmp_path):
+    part = Folder("train", root=str(tree(tmp_path, {"train/cat": 1, "train/cat/indoors": 2, "train/dog": 1})))
     assert part.class_names == ("cat", "dog")
     assert part.targets == [0, 0, 0, 1]
 
 
-def test_parts_may_be_folders_of_other_names(tree):
-    root = str(tree({"train/cat": 1, "train/dog": 1, "val/dog": 2, "held_out/cat": 3}))
+def test_parts_may_be_folders_of_other_names(tmp_path):
+    root = str(tree(tmp_path, {"train/cat": 1, "train/dog": 1, "val/dog": 2, "held_out/cat": 3}))
     assert found_in(Folder("test", root=root, parts={"test": "val"})) == found_in(Folder("val", root=root))
     assert len(Folder("test", root=root, parts={"test": "held_out"})) == 3
     assert len(Folder("val", root=root, parts={"test": "held_out"})) == 2  # others stay
 
 
-def test_classes_follow_the_folder_that_trains(tree):
-    root = str(tree({"learn/cat": 1, "learn/dog": 1, "train/ant": 1, "val/dog": 2}))
+def test_classes_follow_the_folder_that_trains(tmp_path):
+    root = str(tree(tmp_path, {"learn/cat": 1, "learn/dog": 1, "train/ant": 1, "val/dog": 2}))
     assert Folder("val", root=root, parts={"train": "learn"}).targets == [1, 1]
     with pytest.raises(ValueError, match=r"the class 'dog', which .*train does not have"):
         Folder("val", root=root)
 
 
-def test_a_part_may_be_the_root_itself(tree):
-    root = str(tree({"cat": 1, "dog": 2}))
+def test_a_part_may_be_the_root_itself(tmp_path):
+    root = str(tree(tmp_path, {"cat": 1, "dog": 2}))
     for split in ("train", "val", "test"):
         part = Folder(split, root=root, parts={split: "."})
         assert (part.class_names, part.targets) == (("cat", "dog"), [0, 1, 1])
 
 
-def test_a_set_to_evaluate_on_needs_no_training_part(tree):
-    part = Folder("test", root=str(tree({"test/9": 1, "test/10": 2})))
+def test_a_set_to_evaluate_on_needs_no_training_part(tmp_path):
+    part = Folder("test", root=str(tree(tmp_path, {"test/9": 1, "test/10": 2})))
     assert part.class_names == ("10", "9")  # sorted as text
     assert part.targets == [0, 0, 1]
 
 
-def test_the_data_module_serves_folders(tree):
-    root = str(tree(ANIMALS))
+def test_the_data_module_serves_folders(tmp_path):
+    root = str(tree(tmp_path, ANIMALS))
     module = DataModule(
         lambda split, transform: Folder(split, transform, root=root), batch_size=2, eval_transform=preprocessing(8)
     )

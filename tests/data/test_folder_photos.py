@@ -10,6 +10,7 @@ from PIL import Image
 from bcos_vit.data import DataModule, Folder
 from bcos_vit.models.zoo import preprocessing
 from bcos_vit.photos import PhotoError
+from photo_tree import tree
 
 RED, GREY, WHITE = (200, 30, 60), (90, 90, 90), (255, 255, 255)
 SIZE = (12, 10)
@@ -50,8 +51,8 @@ PHOTOS = {
 
 
 @pytest.mark.parametrize("name", PHOTOS)
-def test_a_photo_of_any_kind_comes_out_as_rgb(tree, name):
-    root = tree({"test/a": 0})
+def test_a_photo_of_any_kind_comes_out_as_rgb(tmp_path, name):
+    root = tree(tmp_path, {"test/a": 0})
     image, expected = PHOTOS[name]
     image.save(root / "test" / "a" / name)
     found, label = Folder("test", root=str(root))[0]
@@ -65,8 +66,8 @@ def test_a_photo_of_any_kind_comes_out_as_rgb(tree, name):
 
 @pytest.mark.parametrize("content", [b"no photo at all", b""], ids=["text", "empty"])
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_spoilt_photo_is_named_when_it_is_read(tree, content, workers):
-    root = tree({"test/a": 3, "test/b": 2})
+def test_a_spoilt_photo_is_named_when_it_is_read(tmp_path, content, workers):
+    root = tree(tmp_path, {"test/a": 3, "test/b": 2})
     spoilt = root / "test" / "b" / "1.png"
     spoilt.write_bytes(content)
     module = DataModule(
@@ -82,8 +83,8 @@ def test_a_spoilt_photo_is_named_when_it_is_read(tree, content, workers):
     gc.collect()  # the error holds the loader and itself; workers that are ended by a later collection take 10 s
 
 
-def test_a_photo_that_breaks_off_is_named(tree):
-    root = tree({"test/a": 1})
+def test_a_photo_that_breaks_off_is_named(tmp_path):
+    root = tree(tmp_path, {"test/a": 1})
     whole = root / "test" / "a" / "0.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 40, 3), np.uint8)).save(whole)
     whole.write_bytes(whole.read_bytes()[:2000])

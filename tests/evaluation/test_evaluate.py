@@ -7,9 +7,20 @@ from bcos_vit import explain
 from bcos_vit.data import DataModule, Digits
 from bcos_vit.evaluation import evaluate
 from bcos_vit.metrics import Accuracy, Batch, Completeness, Group, Speed
+from evaluations import quiet, serve, ten_classes, thirteen
 from toys import images_for, toy
 
 BOTH = {"accuracy": Accuracy, "completeness": Completeness}
+
+
+@pytest.fixture(name="model")
+def _model():
+    return ten_classes()
+
+
+@pytest.fixture(name="thirteen")
+def _thirteen(model):
+    return thirteen(model)
 
 
 class Seen(Group):
@@ -33,15 +44,15 @@ class Seen(Group):
 
 
 @pytest.mark.parametrize("batch_size", [1, 5, 12, 13, 64])
-def test_every_image_counts_once_over_uneven_batches(model, serve, thirteen, trainer, batch_size):
-    report = evaluate(model, serve(*thirteen, batch_size=batch_size), BOTH, trainer=trainer)
+def test_every_image_counts_once_over_uneven_batches(model, thirteen, batch_size):
+    report = evaluate(model, serve(*thirteen, batch_size=batch_size), BOTH, trainer=quiet())
     assert report.images == 13
     assert report.figures["accuracy"]["top1"] == pytest.approx(9 / 13)
     assert report.figures["completeness"]["ledgers"] == 13
 
 
-def test_figures_are_those_of_the_groups_by_themselves(model, serve, thirteen, trainer):
-    report = evaluate(model, serve(*thirteen), BOTH, trainer=trainer)
+def test_figures_are_those_of_the_groups_by_themselves(model, thirteen):
+    report = evaluate(model, serve(*thirteen), BOTH, trainer=quiet())
     images, labels = thirteen
     for name, make in BOTH.items():
         alone = make(model)
@@ -53,10 +64,10 @@ def test_figures_are_those_of_the_groups_by_themselves(model, serve, thirteen, t
     assert report.figures["completeness"]["smallest_image_share"] == float(shares.min()) == 1
 
 
-def test_groups_are_shown_all_batches_in_order_and_report_under_their_names(model, serve, thirteen, trainer):
+def test_groups_are_shown_all_batches_in_order_and_report_under_their_names(model, thirteen):
     made = []
     metrics = {name: lambda model: made.append(Seen(model)) or made[-1] for name in ("second", "first")}
-    report = evaluate(model, serve(*thirteen), metrics, trainer=trainer)
+    report = evaluate(model, serve(*thirteen), metrics, trainer=quiet())
     assert len(made) == 2
     for group in made:
         assert [len(batch.labels) for batch in group.batches] == [5, 5, 3]
@@ -66,38 +77,38 @@ def test_groups_are_shown_all_batches_in_order_and_report_under_their_names(mode
     assert list(report.figures.items()) == [("second", {"seen": 13.0}), ("first", {"seen": 13.0})]
 
 
-def test_no_groups_are_no_harm(model, serve, thirteen, trainer):
-    report = evaluate(model, serve(*thirteen), {}, trainer=trainer)
+def test_no_groups_are_no_harm(model, thirteen):
+    report = evaluate(model, serve(*thirteen), {}, trainer=quiet())
     assert report.numbers() == {"images": 13}
     assert report.gallery is not None
 
 
-def test_speed_is_measured_along_with_the_rest(model, serve, thirteen, trainer):
-    report = evaluate(model, serve(*thirteen), BOTH | {"speed": Speed}, trainer=trainer)
+def test_speed_is_measured_along_with_the_rest(model, thirteen):
+    report = evaluate(model, serve(*thirteen), BOTH | {"speed": Speed}, trainer=quiet())
     assert report.figures["speed"]["explanations_per_prediction"] > 0
     assert report.figures["accuracy"]["top1"] == pytest.approx(9 / 13)
 
 
 @pytest.mark.parametrize("split", ["train", "val", "test"])
-def test_the_part_that_was_asked_for_is_read_as_it_is(model, serve, thirteen, trainer, split):
+def test_the_part_that_was_asked_for_is_read_as_it_is(model, thirteen, split):
     data = serve(*thirteen, split=split, train_transform=torch.zeros_like)
-    report = evaluate(model, data, BOTH, trainer=trainer, split=split)
+    report = evaluate(model, data, BOTH, trainer=quiet(), split=split)
     assert report.figures["accuracy"]["top1"] == pytest.approx(9 / 13)
     assert torch.equal(report.mistakes.images, thirteen[0][:4])
 
 
-def test_images_are_seen_through_the_transform_of_evaluation(model, serve, thirteen, trainer):
+def test_images_are_seen_through_the_transform_of_evaluation(model, thirteen):
     data = serve(*thirteen, eval_transform=lambda image: 1 - image)
-    report = evaluate(model, data, BOTH, trainer=trainer)
+    report = evaluate(model, data, BOTH, trainer=quiet())
     right = model(1 - thirteen[0]).argmax(1) == thirteen[1]
     assert report.figures["accuracy"]["top1"] == pytest.approx(float(right.float().mean()))
 
 
-def test_a_conventional_model_has_accuracy_and_speed_only(serve, trainer):
+def test_a_conventional_model_has_accuracy_and_speed_only():
     twin = toy("standard_vit_digits", num_classes=10)
     images = images_for(twin, 13)
     labels = twin(images).argmax(1)
-    report = evaluate(twin, serve(images, labels), BOTH | {"speed": Speed}, trainer=trainer)
+    report = evaluate(twin, serve(images, labels), BOTH | {"speed": Speed}, trainer=quiet())
     assert report.figures["accuracy"]["top1"] == 1
     assert report.figures["completeness"] == {}
     assert list(report.figures["speed"]) == ["predictions_per_second"]
@@ -109,37 +120,37 @@ def test_a_conventional_model_has_accuracy_and_speed_only(serve, trainer):
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_the_model_keeps_its_mode_and_everything_else(model, serve, thirteen, trainer, training):
+def test_the_model_keeps_its_mode_and_everything_else(model, thirteen, training):
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     model.train(training)
-    evaluate(model, serve(*thirteen), BOTH, trainer=trainer)
+    evaluate(model, serve(*thirteen), BOTH, trainer=quiet())
     assert all(module.training is training for module in model.modules())
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
     assert all(p.requires_grad and p.grad is None for p in model.parameters())
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_the_model_keeps_its_mode_where_an_evaluation_fails(model, serve, thirteen, trainer, training):
+def test_the_model_keeps_its_mode_where_an_evaluation_fails(model, thirteen, training):
     model.train(training)
     with pytest.raises(ValueError, match="image values must lie in"):
-        evaluate(model, serve(2 * thirteen[0], thirteen[1]), BOTH, trainer=trainer)
+        evaluate(model, serve(2 * thirteen[0], thirteen[1]), BOTH, trainer=quiet())
     assert all(module.training is training for module in model.modules())
 
 
 # --- what is refused ---
 
 
-def test_an_empty_part(model, serve, thirteen, trainer):
+def test_an_empty_part(model, thirteen):
     with pytest.raises(ValueError, match="the val part of the data is empty"):
-        evaluate(model, serve(*thirteen), BOTH, trainer=trainer, split="val")
+        evaluate(model, serve(*thirteen), BOTH, trainer=quiet(), split="val")
 
 
-def test_another_number_of_classes(model, serve, thirteen, trainer):
+def test_another_number_of_classes(model, thirteen):
     data = serve(*thirteen, class_names=("a", "b", "c"))
     with pytest.raises(ValueError, match="the data has 3 classes, but the model 10 logits"):
-        evaluate(model, data, BOTH, trainer=trainer)
+        evaluate(model, data, BOTH, trainer=quiet())
 
 
-def test_another_split(model, trainer):
+def test_another_split(model):
     with pytest.raises(ValueError, match="split must be train, val or test, found 'dev'"):
-        evaluate(model, DataModule(Digits, batch_size=9), BOTH, trainer=trainer, split="dev")
+        evaluate(model, DataModule(Digits, batch_size=9), BOTH, trainer=quiet(), split="dev")

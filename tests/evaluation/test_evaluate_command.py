@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from evaluations import start, write_scans
+
 MODEL = ("model.name=model.safetensors", "data=folder", "data.dataset.root=photos")
 
 
@@ -11,9 +13,9 @@ def left(folder):
     return sorted(p.name for p in folder.iterdir())
 
 
-def test_evaluates_photos_in_folders(start, scans, tmp_path):
-    scans(12)
-    done = start(*MODEL, "output=out")()
+def test_evaluates_photos_in_folders(tmp_path):
+    write_scans(tmp_path, 12)
+    done = start(tmp_path, *MODEL, "output=out")()
     assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert (report["model"], report["split"], report["images"]) == ("model.safetensors", "test", 12)
@@ -27,16 +29,16 @@ def test_evaluates_photos_in_folders(start, scans, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_photo_that_cannot_be_read_is_named(start, scans, tmp_path):
-    scans(3)
+def test_a_photo_that_cannot_be_read_is_named(tmp_path):
+    write_scans(tmp_path, 3)
     (tmp_path / "photos" / "test" / "2" / "2.png").write_text("no photo")
-    done = start(*MODEL, "output=runs/out", "data.num_workers=1")()
+    done = start(tmp_path, *MODEL, "output=runs/out", "data.num_workers=1")()
     assert done.error().startswith("photos/test/2/2.png is no image that can be read: the formats are AVIF, ")
     assert left(tmp_path) == ["model.safetensors", "photos"]
 
 
-def test_a_missing_file_is_named_and_no_folder_is_left(start, tmp_path):
-    done = start("model.name=runs/mine/model.safetensors")()
+def test_a_missing_file_is_named_and_no_folder_is_left(tmp_path):
+    done = start(tmp_path, "model.name=runs/mine/model.safetensors")()
     assert done.error() == "there is no weights file runs/mine/model.safetensors"
     assert left(tmp_path) == []
 
@@ -49,8 +51,8 @@ def test_a_missing_file_is_named_and_no_folder_is_left(start, tmp_path):
         pytest.param("data=photos", "data/photos", marks=pytest.mark.slow),
     ],
 )
-def test_words_that_no_configuration_knows_are_answered_by_hydra(start, tmp_path, words, answer):
-    done = start(words)()
+def test_words_that_no_configuration_knows_are_answered_by_hydra(tmp_path, words, answer):
+    done = start(tmp_path, words)()
     assert done.returncode == 1
     assert answer in done.stderr
     assert "Traceback" not in done.stderr
@@ -69,15 +71,15 @@ def test_words_that_no_configuration_knows_are_answered_by_hydra(start, tmp_path
         ("trainer.accelerator=tpux", "You selected an invalid accelerator name"),
     ],
 )
-def test_wrong_words_are_answered_by_a_sentence(start, scans, tmp_path, words, answer):
-    scans(3)
-    assert start(*MODEL, words)().error().startswith(answer)
+def test_wrong_words_are_answered_by_a_sentence(tmp_path, words, answer):
+    write_scans(tmp_path, 3)
+    assert start(tmp_path, *MODEL, words)().error().startswith(answer)
     assert left(tmp_path) == ["model.safetensors", "photos"]
 
 
 @pytest.mark.slow
-def test_debug_shows_where_an_error_is(start, tmp_path):
-    done = start("model.name=none.safetensors", "debug=true")()
+def test_debug_shows_where_an_error_is(tmp_path):
+    done = start(tmp_path, "model.name=none.safetensors", "debug=true")()
     assert done.returncode == 1
     assert "Traceback" in done.stderr
     assert "there is no weights file none.safetensors" in done.stderr

@@ -7,19 +7,30 @@ from PIL import Image
 
 from bcos_vit import explain
 from bcos_vit.evaluation import Report, evaluate
+from evaluations import chequered, quiet, serve, ten_classes, thirteen
 from toys import images_for, toy
 
 
-def shown(model, serve, trainer, images, labels, **arguments):
-    report = evaluate(model, serve(images, labels, **arguments), {}, trainer=trainer)
+@pytest.fixture(name="model")
+def _model():
+    return ten_classes()
+
+
+@pytest.fixture(name="thirteen")
+def _thirteen(model):
+    return thirteen(model)
+
+
+def shown(model, images, labels, **arguments):
+    report = evaluate(model, serve(images, labels, **arguments), {}, trainer=quiet())
     return report, report.gallery, report.mistakes
 
 
-def test_gallery_holds_the_first_right_image_of_every_class(model, serve, trainer, chequered):
+def test_gallery_holds_the_first_right_image_of_every_class(model):
     images = chequered(40)
     labels = model(images).argmax(1)
     labels[::2] = (labels[::2] + 1) % 10  # every other one is wrong
-    _, gallery, _ = shown(model, serve, trainer, images, labels)
+    _, gallery, _ = shown(model, images, labels)
     right = {}
     for index in range(1, 40, 2):
         right.setdefault(int(labels[index]), index)
@@ -29,24 +40,24 @@ def test_gallery_holds_the_first_right_image_of_every_class(model, serve, traine
     gallery.check()
 
 
-def test_gallery_stops_at_ten_classes(serve, trainer, chequered):
+def test_gallery_stops_at_ten_classes():
     model = toy("bcos_vit_digits", num_classes=40, logit_scale=20.0)
     images = chequered(400)
     labels = model(images).argmax(1)
     assert len(labels.unique()) > 10
     names = tuple(map(str, range(40)))
-    _, gallery, mistakes = shown(model, serve, trainer, images, labels, class_names=names, batch_size=100)
+    _, gallery, mistakes = shown(model, images, labels, class_names=names, batch_size=100)
     assert gallery.target.tolist() == labels.unique()[:10].tolist()
     assert mistakes is None
 
 
-def test_mistakes_are_the_first_five_predicted_against_true(model, serve, trainer, chequered):
+def test_mistakes_are_the_first_five_predicted_against_true(model):
     images = chequered(12)
     predicted = model(images).argmax(1)
     labels = predicted.clone()
     wrong = [1, 2, 4, 6, 7, 9, 11]
     labels[wrong] = (labels[wrong] + 3) % 10
-    _, _, mistakes = shown(model, serve, trainer, images, labels)
+    _, _, mistakes = shown(model, images, labels)
     assert torch.equal(mistakes.images, images[wrong[:5]])
     assert mistakes.target.tolist() == predicted[wrong[:5]].tolist()
     assert mistakes.against.tolist() == labels[wrong[:5]].tolist()
@@ -57,19 +68,19 @@ def test_mistakes_are_the_first_five_predicted_against_true(model, serve, traine
     mistakes.check()
 
 
-def test_nothing_wrong_and_nothing_right(model, serve, trainer, chequered):
+def test_nothing_wrong_and_nothing_right(model):
     images = chequered(3)
     labels = model(images).argmax(1)
-    _, gallery, mistakes = shown(model, serve, trainer, images, labels)
+    _, gallery, mistakes = shown(model, images, labels)
     assert (gallery is not None, mistakes) == (True, None)
-    _, gallery, mistakes = shown(model, serve, trainer, images, (labels + 1) % 10)
+    _, gallery, mistakes = shown(model, images, (labels + 1) % 10)
     assert (gallery, len(mistakes)) == (None, 3)
 
 
-def test_images_are_shown_as_the_model_saw_them(model, serve, trainer, chequered):
+def test_images_are_shown_as_the_model_saw_them(model):
     images = chequered(6)
     labels = model(1 - images).argmax(1)
-    _, gallery, mistakes = shown(model, serve, trainer, images, labels, eval_transform=lambda image: 1 - image)
+    _, gallery, mistakes = shown(model, images, labels, eval_transform=lambda image: 1 - image)
     assert mistakes is None
     assert torch.equal(gallery.images[0], 1 - images[labels == labels.min()][0])
 
@@ -79,8 +90,8 @@ def brightness(path):
         return np.asarray(picture.convert("L"))
 
 
-def test_both_are_drawn_to_one_picture(model, serve, thirteen, trainer, tmp_path):
-    report, *_ = shown(model, serve, trainer, *thirteen)
+def test_both_are_drawn_to_one_picture(model, thirteen, tmp_path):
+    report, *_ = shown(model, *thirteen)
     assert report.draw_gallery(tmp_path / "both.png")
     report.mistakes = None
     assert report.draw_gallery(tmp_path / "right.png")

@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from evaluations import start, write_scans
+
 MODEL = ("model.name=model.safetensors", "data=folder", "data.dataset.root=photos")
 # A group of one's own, as users write it: the prediction of every image, under a number made of its pixels.
 OWN = """
@@ -34,13 +36,13 @@ class Predictions(Group):
 OWN_FILE = "predictions: { _target_: own.Predictions, _partial_: true }\n"
 
 
-def reports(start, folder, *arguments):
+def reports(folder, *arguments):
     """The reports of one and of two processes, and what the two printed."""
     (folder / "own.py").write_text(OWN)
     (folder / "mine" / "metrics").mkdir(parents=True)
     (folder / "mine" / "metrics" / "predictions.yaml").write_text(OWN_FILE)
     words = (*MODEL, f"hydra.searchpath=[file://{folder}/mine]", "metrics=[accuracy,completeness,predictions]")
-    waits = [start(*words, *arguments, f"trainer.devices={n}", f"output=on_{n}") for n in (1, 2)]
+    waits = [start(folder, *words, *arguments, f"trainer.devices={n}", f"output=on_{n}") for n in (1, 2)]
     ends = [wait() for wait in waits]
     for done in ends:
         assert done.returncode == 0, done.stderr
@@ -58,9 +60,9 @@ def compare(one, two, images):
         assert two[group] == pytest.approx(one[group], rel=0, abs=1e-6)
 
 
-def test_two_processes_report_what_one_does(start, scans, tmp_path):
-    scans(37)
-    (one, two), printed = reports(start, tmp_path, "data.batch_size=1", "data.num_workers=0")
+def test_two_processes_report_what_one_does(tmp_path):
+    write_scans(tmp_path, 37)
+    (one, two), printed = reports(tmp_path, "data.batch_size=1", "data.num_workers=0")
     compare(one, two, 37)
     assert two["completeness"] == one["completeness"]  # in batches of one, nothing is rounded in another way
     assert one["completeness"]["largest_residual"] > 0
@@ -78,27 +80,27 @@ def test_two_processes_report_what_one_does(start, scans, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("images", "batch_size", "workers"), [(37, 5, 2), (38, 5, 0), (7, 64, 0), (2, 1, 0)])
-def test_however_the_numbers_divide(start, scans, tmp_path, images, batch_size, workers):
-    scans(images)
+def test_however_the_numbers_divide(tmp_path, images, batch_size, workers):
+    write_scans(tmp_path, images)
     arguments = (f"data.batch_size={batch_size}", f"data.num_workers={workers}")
-    (one, two), _ = reports(start, tmp_path, *arguments)
+    (one, two), _ = reports(tmp_path, *arguments)
     compare(one, two, images)
 
 
 @pytest.mark.slow
-def test_fewer_images_than_processes_are_refused(start, scans, tmp_path):
-    scans(1)
-    done = start(*MODEL, "trainer.devices=2", "output=runs/out")()
+def test_fewer_images_than_processes_are_refused(tmp_path):
+    write_scans(tmp_path, 1)
+    done = start(tmp_path, *MODEL, "trainer.devices=2", "output=runs/out")()
     assert done.error() == "the test part holds 1 images, too few to share among 2 processes"
     assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["0/0.png", "1/1.png"], ids=["first", "second"])
-def test_a_photo_that_one_process_cannot_read_ends_both(start, scans, tmp_path, name):
-    scans(6)
+def test_a_photo_that_one_process_cannot_read_ends_both(tmp_path, name):
+    write_scans(tmp_path, 6)
     (tmp_path / "photos" / "test" / name).write_text("no photo")
-    done = start(*MODEL, "trainer.devices=2", "data.num_workers=1", "output=runs/out")()
+    done = start(tmp_path, *MODEL, "trainer.devices=2", "data.num_workers=1", "output=runs/out")()
     assert done.returncode == 1
     assert f"error: photos/test/{name} is no image that can be read" in done.stderr
     assert "Traceback" not in done.stderr
