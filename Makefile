@@ -11,6 +11,7 @@ train: $(INSTALLED)  ## train the embedded default and show what it learnt
 	$(BIN)/python train.py
 
 checkpoints: $(INSTALLED)  ## train the models that ship, and replace those of checkpoints/
+	rm -rf runs/checkpoints
 	for name in bcos_vit_digits standard_vit_digits; do \
 		$(BIN)/python train.py model=$$name output=runs/checkpoints/$$name || exit 1; \
 		cp runs/checkpoints/$$name/model.safetensors checkpoints/$$name.safetensors; \

@@ -4,9 +4,9 @@ Every choice is a word of ``configs/``; ``python train.py --help`` lists them, `
 """
 
 import shlex
-import sys
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from bcos_vit.config import sentences
@@ -18,7 +18,8 @@ def main(config: DictConfig) -> float:
     with sentences(config.debug):
         from bcos_vit.training.run import train  # here, so that --help is quick
 
-        report = train(config, command=shlex.join(["python", "train.py", *sys.argv[1:]]))
+        chosen = HydraConfig.get().overrides.task  # of this one, where several are trained by one command
+        report = train(config, command=shlex.join(["python", "train.py", *chosen]))
     return 0.0 if report is None else report.figures["accuracy"]["top1"]
 
 

@@ -15,6 +15,7 @@ with needs("train"):
     from hydra.errors import InstantiationException
     from hydra.utils import instantiate
     from omegaconf import DictConfig, OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
 
 
 def build(config: DictConfig, **given: Any) -> Any:
@@ -46,9 +47,10 @@ def sentences(debug: bool) -> Iterator[None]:
     warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
     from lightning.fabric.utilities.exceptions import MisconfigurationException  # here, so that --help is quick
 
+    foreseen = (OSError, ValueError, TypeError, ImportError, MisconfigurationException, OmegaConfBaseException)
     try:
         yield
-    except (OSError, ValueError, TypeError, ImportError, MisconfigurationException) as error:
+    except foreseen as error:
         if debug:
             raise
         sys.exit(f"error: {_sentence(error)}")

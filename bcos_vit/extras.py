@@ -8,15 +8,8 @@ from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 
 PACKAGES = (
-    "bcos_vit",
-    "torch",
-    "torchvision",
-    "safetensors",
-    "numpy",
-    "pillow",
-    "matplotlib",
-    "lightning",
-    "hydra-core",
+    *("bcos_vit", "torch", "torchvision", "safetensors", "numpy", "pillow", "matplotlib", "lightning", "hydra-core"),
+    *("omegaconf", "torchmetrics", "timm", "scikit-learn", "tensorboard", "wandb"),
 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from functools import cache
 from pathlib import Path
 from typing import cast
 
@@ -17,6 +18,12 @@ LONGEST = 100
 
 class PhotoError(ValueError):
     """A file that cannot be read as a photo, and why."""
+
+
+@cache
+def suffixes() -> frozenset[str]:
+    """The suffixes that go with :data:`FORMATS`, such as ``.jpg``, in lower case."""
+    return frozenset(suffix for suffix, name in Image.registered_extensions().items() if name in FORMATS)
 
 
 def read_photo(path: str | os.PathLike[str]) -> Image.Image:

@@ -1,6 +1,8 @@
 import pytest
 import torch
 
+collect_ignore_glob = ["*conftest.py"]  # several of one name, which the search for doctests would mix up
+
 
 def pytest_configure() -> None:
     # The tensors of the tests are small: more threads wait for each other, above all where several processes run.

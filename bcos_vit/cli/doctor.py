@@ -11,8 +11,7 @@ from pathlib import Path
 import torch
 
 from bcos_vit.extras import versions
-from bcos_vit.models.shipped import shipped_weights
-from bcos_vit.models.zoo import CARDS
+from bcos_vit.models.shipped import SHIPPED, shipped_weights
 
 
 def run(given: argparse.Namespace) -> int:
@@ -28,7 +27,7 @@ def run(given: argparse.Namespace) -> int:
         print(f"  {name:<14}{path} ({_state(path)})")
     print("shipped models")
     wrong = 0
-    for name in (name for name, card in CARDS.items() if name.endswith("_digits")):
+    for name in SHIPPED:
         try:
             print(f"  {name:<22}{shipped_weights(name)} (SHA-256 as on its card)")
         except (OSError, ValueError) as error:

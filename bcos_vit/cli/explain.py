@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -28,6 +29,8 @@ TRAINED = "trained weights"
 class Photo:
     """A photo as the model gets it."""
 
+    number: int
+    """Its place among the arguments."""
     name: str
     """The path as given, printable."""
     stem: str
@@ -44,13 +47,13 @@ def run(given: argparse.Namespace) -> int:
     model, about = _model(given)
     targets = parse_targets(given.targets, model.spec.num_classes, model.class_names)
     out = _folder(given.out)
-    failed: list[str] = []
+    failed: set[int] = set()
     photos = _read(given.images, model, failed)
     while batch := list(islice(photos, given.batch_size)):
         for target in targets:
             _explain(model, batch, target, about, out, failed)
     if failed:
-        print(f"bcos-vit explain: {len(set(failed))} of {len(given.images)} photos failed", file=sys.stderr)
+        print(f"bcos-vit explain: {len(failed)} of {len(given.images)} photos failed", file=sys.stderr)
     return 1 if failed else 0
 
 
@@ -92,38 +95,41 @@ def _folder(path: str) -> Path:
     return out
 
 
-def _read(paths: Sequence[str], model: ViT, failed: list[str]) -> Iterator[Photo]:
+def _read(paths: Sequence[str], model: ViT, failed: set[int]) -> Iterator[Photo]:
     assert model.transform is not None
-    for path, stem in zip(paths, _stems(paths), strict=True):
+    for number, (path, stem) in enumerate(zip(paths, _stems(paths), strict=True)):
         name = _printable(path)
         try:
             photo = read_photo(path)
         except PhotoError as error:
-            _fail(_printable(str(error)), name, failed)
+            _fail(_printable(str(error)), number, failed)
             continue
         if photo.info["frames"] > 1:
             print(f"note: {name} holds {photo.info['frames']} pictures, the first is explained", file=sys.stderr)
-        yield Photo(name, stem, model.transform(photo))
+        yield Photo(number, name, stem, model.transform(photo))
 
 
 def _explain(
-    model: ViT, batch: list[Photo], target: WordedTarget, about: dict[str, str], out: Path, failed: list[str]
+    model: ViT, batch: list[Photo], target: WordedTarget, about: dict[str, str], out: Path, failed: set[int]
 ) -> None:
     device = next(model.parameters()).device
     explanation = explain(model, torch.stack([photo.pixels for photo in batch]).to(device), target).to("cpu")
-    for number, photo in enumerate(batch):
-        for single in singles(explanation[number]):
-            try:
-                single.check()
-            except LedgerError as error:
-                _fail(f"{photo.name}: {error}", photo.name, failed)
-                continue
+    for place, photo in enumerate(batch):
+        for single in singles(explanation[place]):
             path = out / f"{photo.stem}.{_slug(single, model)}.png"
-            single.save(path.with_suffix(".safetensors"), about=about | {"photo": photo.name})
-            title = f"{photo.name[-LONGEST:]}: {about['model'][-LONGEST:]}"
-            title += "" if about["weights"] == TRAINED else f", {about['weights']}"
-            write_png(single.plot(class_names=model.class_names, title=title), path)
-            print(f"{photo.name}: {_in_words(single, model)}, {about['weights']}: {_printable(str(path))}")
+            try:
+                _write(single.check(), model, photo, about, path)
+            except (LedgerError, OSError) as error:
+                _fail(f"{photo.name}: {error}", photo.number, failed)
+            else:
+                _say(f"{photo.name}: {_in_words(single, model)}, {about['weights']}: {_printable(str(path))}")
+
+
+def _write(e: Explanation, model: ViT, photo: Photo, about: dict[str, str], path: Path) -> None:
+    title = f"{photo.name[-LONGEST:]}: {about['model'][-LONGEST:]}"
+    title += "" if about["weights"] == TRAINED else f", {about['weights']}"
+    write_png(e.plot(class_names=model.class_names, title=title), path)
+    e.save(path.with_suffix(".safetensors"), about=about | {"photo": photo.name})
 
 
 def _in_words(e: Explanation, model: ViT) -> str:
@@ -157,6 +163,13 @@ def _printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
 
 
-def _fail(sentence: str, name: str, failed: list[str]) -> None:
+def _fail(sentence: str, number: int, failed: set[int]) -> None:
     print(f"bcos-vit explain: {sentence}", file=sys.stderr)
-    failed.append(name)
+    failed.add(number)
+
+
+def _say(line: str) -> None:
+    try:
+        print(line, flush=True)
+    except BrokenPipeError:  # whoever read our output has seen enough: the pictures are wanted all the same
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

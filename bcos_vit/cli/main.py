@@ -67,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
         "--targets",
         default="top1",
         metavar="LIST",
-        help="comma-separated class numbers or names, topN, A-vs-B (default: top1, the predicted class)",
+        help="comma-separated class numbers (3, #3) or names, topN, A-vs-B (default: top1, the predicted class)",
     )
     explain.add_argument(
         "--out", default="explanations", metavar="DIR", help="folder of the results (default: %(default)s)"

@@ -8,7 +8,7 @@ from typing import Any
 
 from torchvision.datasets import ImageFolder
 
-from bcos_vit.photos import read_photo
+from bcos_vit.photos import read_photo, suffixes
 
 PARTS = {"train": "train", "val": "val", "test": "test"}
 
@@ -17,7 +17,8 @@ class Folder(ImageFolder):
     """One part of a data set laid out as ``root/part/class/image``; items are (photo, class number).
 
     Classes are the folders of the training part, sorted, in every part; where there is no training part, as in a set
-    that is only evaluated on, those of the part itself. Photos are read by :func:`~bcos_vit.photos.read_photo`.
+    that is only evaluated on, those of the part itself. Photos are the files with a suffix of
+    :func:`~bcos_vit.photos.suffixes`, read by :func:`~bcos_vit.photos.read_photo`.
 
     Parameters
     ----------
@@ -64,7 +65,7 @@ class Folder(ImageFolder):
                 f"there is no folder {self.part} for the {split} part: make it, or name another folder of {root} "
                 f"with data.dataset.parts.{split}=..."
             )
-        super().__init__(str(self.part), transform, loader=read_photo, allow_empty=True)
+        super().__init__(str(self.part), transform, loader=read_photo, is_valid_file=_is_photo, allow_empty=True)
         if not self.samples:
             raise ValueError(f"there are no images in the class folders of {self.part}")
         if split == "train" and (empty := sorted(set(self.class_to_idx.values()) - set(self.targets))):
@@ -82,6 +83,10 @@ class Folder(ImageFolder):
         for name in own:
             _entries(Path(directory) / name)  # what cannot be listed would count as empty
         return classes, {name: number for number, name in enumerate(classes)}
+
+
+def _is_photo(path: str) -> bool:
+    return Path(path).suffix.lower() in suffixes()
 
 
 def _subfolders(folder: Path) -> list[str]:

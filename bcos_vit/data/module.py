@@ -76,10 +76,13 @@ class DataModule(LightningDataModule):
         self.num_workers = num_workers
         self.train_transform = train_transform
         self.eval_transform = eval_transform
+        self._parts: dict[str, Part] = {}
 
     def part(self, split: str) -> Part:
-        """One part of the data as it is evaluated: without the random changes of training."""
-        return self.dataset(split=split, transform=self.eval_transform)
+        """One part of the data as it is evaluated: without the random changes of training. Opened once."""
+        if split not in self._parts:
+            self._parts[split] = self.dataset(split=split, transform=self.eval_transform)
+        return self._parts[split]
 
     @property
     def class_names(self) -> tuple[str, ...]:

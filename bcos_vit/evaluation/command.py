@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from lightning import Trainer
@@ -11,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from bcos_vit.atomic import write_whole
 from bcos_vit.checks import reject_unknown
 from bcos_vit.config import build, plain
-from bcos_vit.evaluation.report import Report
+from bcos_vit.evaluation.report import Report, as_json
 from bcos_vit.evaluation.run import evaluate
 from bcos_vit.evaluation.setting import model_and_data, own_folder, seed_and_threads
 from bcos_vit.models.weights import is_weights_file
@@ -46,8 +45,9 @@ def evaluate_as(config: DictConfig) -> Report | None:
     if not trainer.is_global_zero:
         return None
     trained = config.model.pretrained or is_weights_file(config.model.name)
-    described = {"model": config.model.name, "pretrained": trained, "split": config.split}
-    write_whole(output / "report.json", json.dumps(described | report.numbers(), indent=2) + "\n")
+    described = {"model": config.model.name, "pretrained": trained, "data": config.data.dataset._target_}
+    described |= {"split": config.split, "seed": config.seed}
+    write_whole(output / "report.json", as_json(described | report.numbers()))
     write_whole(output / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(plain(config))))
     drawn = report.draw_gallery(output / "gallery.png")
     print("\n".join(["", *report.table()]))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from bcos_vit.explanation import Explanation
@@ -33,7 +35,7 @@ class Report:
 
     def table(self) -> list[str]:
         """Everything that was measured, a row each, in ASCII."""
-        rows = {"images, each read once": f"{self.images}", **self.rows}
+        rows = {"images, each counted once": f"{self.images}", **self.rows}
         width, values = max(map(len, rows)), max(map(len, rows.values()))
         rule = f"{'-' * width}  {'-' * values}"
         return [rule, *(f"{name:<{width}}  {value:>{values}}" for name, value in rows.items()), rule]
@@ -50,9 +52,21 @@ class Report:
 
     def draw_gallery(self, path: str | os.PathLike[str]) -> bool:
         """Draw the explanations to a PNG file, the right ones above the wrong ones; False if there are none."""
-        shown = {"one image of every class, rightly predicted": self.gallery}
+        count = 0 if self.gallery is None else len(self.gallery)
+        shown = {f"rightly predicted: one image each of {count} classes": self.gallery}
         shown |= {"mistakes: why the predicted class rather than the true one": self.mistakes}
         parts = {caption: e for caption, e in shown.items() if e is not None}
         if parts:
             write_png(columns(parts, self.class_names), path)
         return bool(parts)
+
+
+def as_json(values: Mapping[str, object]) -> str:
+    """The text of a JSON file; a figure that is not finite, which JSON has no word for, becomes null."""
+    return json.dumps(_finite(values), indent=2, allow_nan=False) + "\n"
+
+
+def _finite(value: object) -> object:
+    if isinstance(value, Mapping):
+        return {name: _finite(inner) for name, inner in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value

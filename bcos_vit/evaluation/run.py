@@ -60,7 +60,7 @@ def evaluate(
         raise ValueError(f"the data has {len(names)} classes, but the model {model.spec.num_classes} logits")
     was_training = model.training
     evaluator = _Evaluator(model, {name: make(model) for name, make in metrics.items()})
-    data.trainer = trainer
+    before, data.trainer = data.trainer, trainer
     try:
         trainer.test(evaluator, data.evaluation_loader(split), verbose=False)
         report = Report(evaluator.figures, len(evaluator.found), evaluator.rows, model.class_names)
@@ -70,6 +70,7 @@ def evaluate(
         return report
     finally:
         model.train(was_training)
+        data.trainer = before
 
 
 class Outcomes(Metric):
@@ -122,7 +123,7 @@ class _Evaluator(LightningModule):
 
 def _show(model: ViT, data: DataModule, split: str, outcomes: Tensor) -> tuple[Explanation | None, Explanation | None]:
     """The first rightly predicted image of every class, and the first mistakes as contrasts."""
-    part, device = data.part(split), next(model.parameters()).device
+    part, like = data.part(split), next(model.parameters())
     right: dict[int, int] = {}
     wrong: list[list[int]] = []
     for index, label, predicted in outcomes.tolist():
@@ -132,13 +133,13 @@ def _show(model: ViT, data: DataModule, split: str, outcomes: Tensor) -> tuple[E
             wrong.append([index, predicted, label])
 
     def images(indices: list[int]) -> Tensor:
-        return torch.stack([part[index][0] for index in indices]).to(device)
+        return torch.stack([part[index][0] for index in indices]).to(like)
 
     gallery = mistakes = None
     if right:
         gallery = explain(model, images([right[label] for label in sorted(right)[:COLUMNS]]))
     if wrong:
         indices, predicted, labels = map(list, zip(*wrong, strict=True))
-        contrast = Contrast(torch.tensor(predicted, device=device), torch.tensor(labels, device=device))
+        contrast = Contrast(torch.tensor(predicted, device=like.device), torch.tensor(labels, device=like.device))
         mistakes = explain(model, images(indices), contrast)
     return gallery, mistakes

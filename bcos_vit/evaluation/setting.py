@@ -12,11 +12,13 @@ from pathlib import Path
 import lightning
 import torch
 from lightning import Trainer
+from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from omegaconf import DictConfig
 
 from bcos_vit.config import build
 from bcos_vit.data import DataModule
 from bcos_vit.models import ViT
+from bcos_vit.models.weights import is_weights_file
 
 
 def seed_and_threads(seed: int, threads: int | None) -> None:
@@ -37,8 +39,11 @@ def seed_and_threads(seed: int, threads: int | None) -> None:
 def own_folder(folder: Path, trainer: Trainer) -> Iterator[None]:
     """Make the output folder, in the first process; if the body fails before anything was learnt, remove it again.
 
-    Raises ``OSError`` if it cannot be written to, before hours are spent, ``FileExistsError`` if it holds something.
+    Raises ``OSError`` if it cannot be written to, before hours are spent, ``FileExistsError`` if it holds something,
+    and ``ValueError`` for a strategy whose processes do not start from the script and could not report.
     """
+    if isinstance(trainer.strategy.launcher, _MultiProcessingLauncher):
+        raise ValueError("a strategy that spawns or forks its processes cannot report: give trainer.strategy=ddp")
     if not trainer.is_global_zero:
         yield
         return
@@ -48,12 +53,11 @@ def own_folder(folder: Path, trainer: Trainer) -> Iterator[None]:
         yield
     except Exception:
         if trainer.global_step == 0:
-            shutil.rmtree(folder)
-            if not made:
-                folder.mkdir()  # was there, and empty
-            for parent in made[1:]:
+            for path in folder.iterdir():
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            for path in made:
                 with contextlib.suppress(OSError):  # another run may have its folder there by now
-                    parent.rmdir()
+                    path.rmdir()
         raise
 
 
@@ -78,26 +82,26 @@ def model_and_data(config: DictConfig, split: str, *, adapt: bool) -> tuple[ViT,
     split
         A part that exists: its class names are read.
     adapt
-        For a model that is to be trained: give it as many logits as the data has classes, and ``image_size``, unless
-        ``config.model`` says otherwise.
+        For a model that is to be trained from scratch: give it as many logits as the data has classes, and
+        ``image_size``, unless ``config.model`` says otherwise.
 
     Raises
     ------
     ValueError
-        If model and data have different numbers of classes, the same classes in another order, or images of another
+        If model and data have different numbers of classes, class names that overlap but differ, or images of another
         size than ``config.image_size``.
     """
     classes = tuple(build(config.data.dataset)(split=split, transform=None).class_names)
-    wanted = {"num_classes": len(classes), "image_size": config.image_size} if adapt else {}
+    fresh = adapt and not is_weights_file(config.model.name)
+    wanted = {"num_classes": len(classes), "image_size": config.image_size} if fresh else {}
     given = {name: value for name, value in wanted.items() if value is not None and name not in config.model}
     model: ViT = build(config.model, **given)
     if model.spec.num_classes != len(classes):
         raise ValueError(f"the data has {len(classes)} classes, but the model {model.spec.num_classes} logits")
     known = model.class_names
-    if known is not None and known != classes and sorted(known) == sorted(classes):
-        raise ValueError(
-            f"the model knows the classes in another order, {known[:3]}... where the data has {classes[:3]}..."
-        )
+    if known is not None and known != classes and set(known) & set(classes):
+        number = next(n for n, (ours, theirs) in enumerate(zip(known, classes, strict=True)) if ours != theirs)
+        raise ValueError(f"class {number} of the model is {known[number]!r}, but of the data {classes[number]!r}")
     if config.image_size is None:
         config.image_size = model.spec.image_size
     data: DataModule = build(config.data)

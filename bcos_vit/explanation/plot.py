@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import textwrap
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 MAP_COLOURS = "RdBu_r"  # red speaks for the class, blue against it
 TITLES = ("image", "contributions", "colour explanation", "ledger")
+LEDGER = 22
+"""Characters of a ledger's line."""
 PHOTOGRAPH = 64
 """Pixels of a side from which colour explanations are smoothed; smaller images are shown pixel by pixel."""
 
@@ -106,7 +109,7 @@ def ledger(e: Explanation, class_names: Sequence[str] | None = None) -> str:
     lines += [f"{'logit':<8}{float(e.logit):+9.3f}", f"{'residual':<8}{float(e.residual):+9.0e}"]
     if e.probability is not None:
         lines.append(f"{'p':<8}{100 * float(e.probability):8.2f}%")
-    return "\n".join([target_name(e, class_names), *lines])
+    return "\n".join([*textwrap.wrap(target_name(e, class_names), LEDGER), *lines])
 
 
 def target_name(e: Explanation, class_names: Sequence[str] | None = None) -> str:
@@ -120,6 +123,7 @@ def png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # a box stands for it
+        warnings.filterwarnings("ignore", message="constrained_layout not applied")  # all is drawn, if closely
         figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight", pad_inches=0.08)
     return buffer.getvalue()
 

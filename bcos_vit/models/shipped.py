@@ -8,18 +8,19 @@ from pathlib import Path
 from typing import Any
 
 _HERE = Path(__file__).resolve()
+SHIPPED = ("bcos_vit_digits", "standard_vit_digits")
 FOLDERS = (_HERE.parents[1] / "checkpoints", _HERE.parents[2] / "checkpoints")
 """Where they lie in an installed package, and in a checkout."""
 
 
 def shipped_card(name: str) -> dict[str, Any] | None:
-    """What was kept of the training of ``name`` (command, seed, results, versions, hash), or None."""
-    for folder in FOLDERS:
-        card = folder / f"{name}.json"
-        if card.is_file():
-            found: dict[str, Any] = json.loads(card.read_text(encoding="utf-8"))
-            return found
-    return None
+    """What was kept of the training of ``name`` (command, seed, results, versions, hash); None if it cannot be read."""
+    card = next((p for folder in FOLDERS if (p := folder / f"{name}.json").is_file()), None)
+    try:
+        found: dict[str, Any] = {} if card is None else json.loads(card.read_text(encoding="utf-8"))
+    except ValueError:
+        return None
+    return found if found.keys() >= {"command", "data_licence", "results", "sha256"} else None
 
 
 def shipped_weights(name: str) -> Path:
@@ -35,7 +36,9 @@ def shipped_weights(name: str) -> Path:
     card = shipped_card(name)
     path = next((p for folder in FOLDERS if (p := folder / f"{name}.safetensors").is_file()), None)
     if card is None or path is None:
-        raise FileNotFoundError(f"the shipped weights of {name} are missing from {FOLDERS[0]}: install bcos_vit again")
+        raise FileNotFoundError(
+            f"the shipped weights of {name} or their card are missing or damaged in {FOLDERS[0]}: install it again"
+        )
     found = hashlib.sha256(path.read_bytes()).hexdigest()
     if found != card["sha256"]:
         raise ValueError(f"{path} is damaged: its SHA-256 is {found[:10]}..., the card says {card['sha256'][:10]}...")

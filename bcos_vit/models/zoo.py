@@ -14,7 +14,7 @@ from torchvision.models import ResNet50_Weights
 from torchvision.transforms import InterpolationMode, v2
 
 from bcos_vit.checks import nearest, reject_unknown
-from bcos_vit.models.shipped import shipped_card, shipped_weights
+from bcos_vit.models.shipped import SHIPPED, shipped_card, shipped_weights
 from bcos_vit.models.spec import ViTSpec, spec_fields
 from bcos_vit.models.vit import ViT
 from bcos_vit.models.weights import is_weights_file, load_model
@@ -228,12 +228,12 @@ def create_model(name: str | os.PathLike[str], *, pretrained: bool = False, **ov
 
 
 def _weights_of(name: str, card: Card) -> Path:
-    if card.source == "shipped":
+    if name in SHIPPED:
         return shipped_weights(name)
     known = "its published weights are not loaded by name yet" if card.file else "nobody has trained it yet"
     raise ValueError(
         f"{name} has no trained weights in this release ({known}): train it, or take random weights, with "
-        "pretrained=False or on the command line --random-weights 0"
+        "pretrained=False (evaluate.py: model.pretrained=false; bcos-vit: --random-weights 0)"
     )
 
 

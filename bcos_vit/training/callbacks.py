@@ -28,11 +28,13 @@ class BestCheckpoint(ModelCheckpoint):
     """Keeps ``best.ckpt``, by validation accuracy, and ``last.ckpt``.
 
     A tie goes to the later epoch: accuracies of a small validation part tie often, and the learning rate of the
-    later one is lower. A resumed run starts with a copy of the best checkpoint of the run that it goes on with.
+    later one is lower. A resumed run starts with a copy of the best checkpoint of the run that it goes on with, which
+    lies beside the ``resumed`` file.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, resumed: str | None = None) -> None:
         super().__init__(folder, "best", monitor="val_accuracy", mode="max", enable_version_counter=False)
+        self.resumed = resumed
 
     def check_monitor_top_k(self, trainer: Trainer, current: Tensor | None = None) -> bool:
         tie = current is not None and self.best_model_score is not None and bool(current == self.best_model_score)
@@ -48,6 +50,8 @@ class BestCheckpoint(ModelCheckpoint):
         if not state["best_model_path"]:
             return  # no validation had run
         kept = Path(state["best_model_path"])
+        if self.resumed is not None and (beside := Path(self.resumed).with_name(kept.name)).is_file():
+            kept = beside  # also where the whole run was moved
         if not kept.is_file():
             rank_zero_warn(f"the best checkpoint so far, {kept}, is gone: the best is chosen among the epochs to come")
             return
@@ -75,7 +79,7 @@ class Explanations(Callback):
     folder
         Gets ``epoch_0025.png`` and so on.
     every
-        Epochs between two pictures; the last epoch has one in any case.
+        Epochs between two pictures; the last epoch has one in any case. Epochs without validation have none.
     images
         How many images, spread evenly over the validation part.
     tolerance
@@ -91,6 +95,8 @@ class Explanations(Callback):
         for name, found in (("every", every), ("images", images)):
             if not isinstance(found, int) or isinstance(found, bool) or found < 1:
                 raise ValueError(f"explanations.{name} must be a whole number of at least 1, found {found!r}")
+        if tolerance is not None and not (isinstance(tolerance, int | float) and tolerance >= 0):
+            raise ValueError(f"explanations.tolerance must be a number of at least 0, or null, found {tolerance!r}")
         self.folder = folder
         self.every = every
         self.images = images
@@ -105,7 +111,7 @@ class Explanations(Callback):
         part = data.part("val")
         count = min(self.images, len(part))
         chosen = [part[number * len(part) // count][0] for number in range(count)]
-        explanation = explain(model, torch.stack(chosen).to(module.device))
+        explanation = explain(model, torch.stack(chosen).to(next(model.parameters())))
         module.log("largest_residual", float(explanation.relative_residual.max()), rank_zero_only=True)
         try:
             explanation.check(self.tolerance)
@@ -149,4 +155,4 @@ class Throughput(Callback):
         self.start = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
-        module.log("images_per_second", trainer.world_size * self.images / self.seconds, rank_zero_only=True)
+        module.log("images_per_second", trainer.world_size * self.images / self.seconds, sync_dist=True)

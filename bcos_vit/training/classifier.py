@@ -55,7 +55,7 @@ class Classifier(LightningModule):
         self.clip = clip
         self.accuracy = MulticlassAccuracy(model.spec.num_classes, average="micro")
         # Not a plain number: Lightning weighs the shares of several processes wrongly if they are unequal.
-        self.mean_loss = MeanMetric(nan_strategy=math.nan)  # a loss that is no number is not left out
+        self.train_loss, self.val_loss = (MeanMetric(nan_strategy=math.nan) for _ in range(2))  # NaN is not left out
         self.save_hyperparameters({"spec": dataclasses.asdict(model.spec), "recipe": recipe})
 
     def forward(self, images: Tensor) -> Tensor:
@@ -64,15 +64,16 @@ class Classifier(LightningModule):
     def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
         images, targets = batch
         loss = self.loss(self.model(images), targets)
-        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(images))
+        self.train_loss(loss.detach(), len(images))
+        self.log("train_loss", self.train_loss, on_step=False, on_epoch=True)
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> None:
         images, targets = batch
         logits = self.model(images)
         self.accuracy(logits, targets)
-        self.mean_loss(self.loss(logits, targets), len(images))
-        self.log("val_loss", self.mean_loss, batch_size=len(images))
+        self.val_loss(self.loss(logits, targets), len(images))
+        self.log("val_loss", self.val_loss, batch_size=len(images))
         self.log("val_accuracy", self.accuracy, prog_bar=True, batch_size=len(images))
 
     def configure_optimizers(self) -> Any:

@@ -8,11 +8,15 @@ from typing import Any
 from bcos_vit.models.weights import read_checkpoint
 from bcos_vit.training.classifier import Classifier
 
-KEPT = ("spec", "recipe.recipe", "recipe.data.batch_size", "recipe.trainer.devices")
+KEPT = (
+    *("spec", "recipe.recipe", "recipe.ema", "recipe.data.batch_size", "recipe.data.train_transform"),
+    *("recipe.trainer.devices", "recipe.trainer.num_nodes", "recipe.trainer.max_epochs"),
+    "recipe.trainer.accumulate_grad_batches",
+)
 """What must be as it was: the optimiser's state belongs to it, and the schedule to a number of steps."""
 
 
-def check_resumable(path: Path, classifier: Classifier, *, averaged: bool) -> None:
+def check_resumable(path: Path, classifier: Classifier) -> int:
     """See that the checkpoint at ``path`` is one of a run like this.
 
     Parameters
@@ -21,21 +25,23 @@ def check_resumable(path: Path, classifier: Classifier, *, averaged: bool) -> No
         ``last.ckpt`` or ``best.ckpt`` of a run.
     classifier
         What is to be trained on.
-    averaged
-        Whether this run averages its weights.
+
+    Returns
+    -------
+    int
+        How many epochs were begun.
 
     Raises
     ------
     FileNotFoundError
         If there is no such file.
     ValueError
-        If it is no checkpoint, or model, recipe, batch size, devices or averaging differ.
+        If it is no checkpoint, or model, recipe, averaging, batch size, transform, devices or epochs differ.
     """
     content = read_checkpoint(path)
     for where in KEPT:
         _require_equal(path, where, _at(content["hyper_parameters"], where), _at(dict(classifier.hparams), where))
-    if averaged != ("averaging_state" in content):
-        raise ValueError(f"{path} was made {'without' if averaged else 'with'} ema: a resumed run keeps to it")
+    return int(content["epoch"]) + 1
 
 
 def _at(values: Any, where: str) -> Any:

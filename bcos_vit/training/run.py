@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from bcos_vit.checks import reject_unknown
 from bcos_vit.config import build, plain
 from bcos_vit.data import DataModule
 from bcos_vit.evaluation import Report, evaluate
+from bcos_vit.evaluation.report import as_json
 from bcos_vit.evaluation.setting import model_and_data, own_folder, seed_and_threads
 from bcos_vit.extras import versions
 from bcos_vit.metrics import Accuracy, Completeness
@@ -33,7 +33,7 @@ CONFIG_KEYS = (
     *("data", "debug", "ema", "explanations", "image_size", "logger", "model", "output", "recipe", "resume", "seed"),
     *("threads", "trainer"),
 )
-RECIPE_KEYS = ("classifier", "epochs")
+RECIPE_KEYS = ("classifier", "epochs", "family")
 
 
 def train(config: DictConfig, *, command: str | None = None) -> Report | None:
@@ -65,17 +65,23 @@ def train(config: DictConfig, *, command: str | None = None) -> Report | None:
     reject_unknown("recipe key", map(str, config.recipe), RECIPE_KEYS)
     _check_numbers(config)
     output = Path(config.output)
-    best = BestCheckpoint(output / "checkpoints")
+    best = BestCheckpoint(output / "checkpoints", resumed=config.resume)
     trainer: Trainer = build(config.trainer)(callbacks=_callbacks(config, best), logger=build(config.logger))
     seed_and_threads(config.seed, config.threads)
     with own_folder(output, trainer):
         model, data = model_and_data(config, "val", adapt=True)
+        family, other = model.spec.family, config.recipe.get("family", model.spec.family)
+        if family != other:
+            raise ValueError(
+                f"{config.model.name} is of family {family}, the recipe for {other}: give recipe={family}_digits"
+            )
         recipe = plain(config)
         model.class_names = data.class_names
         model.train()
         classifier: Classifier = build(config.recipe.classifier)(model=model, recipe=recipe)
         if config.resume is not None:
-            check_resumable(Path(config.resume), classifier, averaged=config.ema is not None)
+            epochs = check_resumable(Path(config.resume), classifier)
+            seed_and_threads(config.seed + epochs, None)  # not the order and the augmentation of the first epochs again
         if trainer.is_global_zero:
             write_whole(output / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
         with _own_wandb_run(trainer):
@@ -93,6 +99,7 @@ def train(config: DictConfig, *, command: str | None = None) -> Report | None:
 
 def _callbacks(config: DictConfig, best: BestCheckpoint) -> list[Callback]:
     callbacks: list[Callback] = [LearningRateMonitor("step"), Throughput()]
+    reject_unknown("key of explanations", map(str, config.explanations or ()), ("every", "images", "tolerance"))
     if config.explanations is not None and config.explanations.every is not None:
         callbacks.append(Explanations(Path(config.output) / "explanations", **config.explanations))
     if config.ema is not None:
@@ -129,7 +136,7 @@ def _check_numbers(config: DictConfig) -> None:
         ("clip", "clip_factor", False),
         ("clip", "max_norm", False),
     ):
-        found = classifier[part].get(name, 1.0)
+        found = (classifier[part] or {}).get(name, 1.0)
         number = isinstance(found, int | float) and not isinstance(found, bool)
         if not number or not 0 <= found < math.inf or (found == 0 and not zero):
             least = "of at least" if zero else "above"
@@ -150,8 +157,8 @@ def _write(
         "data_licence": data.part("test").licence,
         "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
     }
-    write_whole(output / "card.json", json.dumps(card, indent=2) + "\n")
-    write_whole(output / "report.json", json.dumps(report.numbers(), indent=2) + "\n")
+    write_whole(output / "card.json", as_json(card))
+    write_whole(output / "report.json", as_json(report.numbers()))
     drawn = report.draw_gallery(gallery)
     print("\n".join(["", *report.table()]))
     print(f"weights: {weights}")
