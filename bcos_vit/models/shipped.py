@@ -17,10 +17,11 @@ def shipped_card(name: str) -> dict[str, Any] | None:
     """What was kept of the training of ``name`` (command, seed, results, versions, hash); None if it cannot be read."""
     card = next((p for folder in FOLDERS if (p := folder / f"{name}.json").is_file()), None)
     try:
-        found: dict[str, Any] = {} if card is None else json.loads(card.read_text(encoding="utf-8"))
+        found = None if card is None else json.loads(card.read_text(encoding="utf-8"))
     except ValueError:
         return None
-    return found if found.keys() >= {"command", "data_licence", "results", "sha256"} else None
+    whole = isinstance(found, dict) and found.keys() >= {"command", "data_licence", "results", "sha256"}
+    return found if whole else None
 
 
 def shipped_weights(name: str) -> Path:

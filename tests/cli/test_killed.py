@@ -102,4 +102,4 @@ def test_a_kill_within_a_write_leaves_the_files_before_it(photo, model_file, tmp
         process.kill()
         process.wait(timeout=60)
     assert len(list(out.iterdir())) == written
-    assert list(results(out)) == ["cat-2.1-wolf", "cat.1-wolf"][3 - written :]
+    assert list(results(out)) == ["cat.1-wolf"]  # and, of three files, the picture of the next

@@ -107,7 +107,7 @@ def test_doctor_finds_shipped_models_that_are_missing_or_damaged(command, monkey
     said = command("doctor")
     assert said.status == 1
     assert "bcos_vit_digits.safetensors is damaged: its SHA-256 is " in said.out
-    assert f"the shipped weights of standard_vit_digits are missing from {tmp_path}" in said.out
+    assert f"the shipped weights of standard_vit_digits or their card are missing or damaged in {tmp_path}" in said.out
 
 
 def test_doctor_looks_at_caches_that_are_not_there_yet(command, monkeypatch, tmp_path):

@@ -37,6 +37,9 @@ PHOTOS = {
     "rgb.webp": (red("RGB"), RED),
     "rgb.tiff": (red("RGB"), RED),
     "rgb.ppm": (red("RGB"), RED),
+    "rgb.tga": (red("RGB"), RED),
+    "rgb.jp2": (red("RGB"), RED),
+    "grey.gif": (Image.new("L", SIZE, 90), GREY),
     "rgba.png": (red("RGBA"), RED),
     "clear.png": (Image.new("RGBA", SIZE, (*RED, 0)), WHITE),  # transparency is laid over white
     "palette.png": (palette(transparent=False), RED),

@@ -24,6 +24,7 @@ def files(tmp_path_factory):
         ("bcos", "bcos", "0123456789"),
         ("twin", "standard", "0123456789"),
         ("reversed", "bcos", "9876543210"),
+        ("overlapping", "bcos", "01234x5678"),
         ("letters", "standard", "abcdefghij"),
     ):
         model = toy(f"{family}_vit_digits", num_classes=10, logit_scale=20.0)
@@ -53,6 +54,7 @@ def test_writes_report_config_and_gallery(files, tmp_path, capsys, split):
     report = evaluated(files / "bcos.safetensors", output, f"split={split}")
     assert sorted(p.name for p in output.iterdir()) == ["config.yaml", "gallery.png", "report.json"]
     described = {"model": str(files / "bcos.safetensors"), "pretrained": True, "split": split}
+    described |= {"data": "bcos_vit.data.Digits", "seed": 0}
     assert json.loads((output / "report.json").read_text()) == described | report.numbers()
     assert report.images == len(Digits(split))
     part = Digits(split)
@@ -142,7 +144,8 @@ def test_classes_of_other_names_are_no_obstacle(files, tmp_path):
         (FileNotFoundError, ["model.name=none.safetensors"], "there is no weights file none.safetensors"),
         (FileNotFoundError, ["model.name=none.ckpt"], "there is no weights file none.ckpt"),
         (TypeError, ["+model.depth=3"], "holds its own spec and weights, with depth 2: drop depth"),
-        (ValueError, ["model.name=FILES/reversed.safetensors"], "classes in another order, ('9', '8', '7')... where"),
+        (ValueError, ["model.name=FILES/overlapping.safetensors"], "class 5 of the model is 'x', but of the data '5'"),
+        (ValueError, ["model.name=FILES/reversed.safetensors"], "class 0 of the model is '9', but of the data '0'"),
         (ValueError, ["data=folder"], "no folder is given: say where the images lie, as data.dataset.root=FOLDER"),
         (FileNotFoundError, ["data=folder", "data.dataset.root=FILES/none"], "there is no folder FILES/none"),
         (FileNotFoundError, ["data=folder", "data.dataset.root=FILES/photos"], "there is no folder FILES/photos/test"),

@@ -22,7 +22,7 @@ def test_evaluates_photos_in_folders(tmp_path):
     assert report["speed"]["explanations_per_prediction"] > 0
     table = done.stdout[done.stdout.index("\n-----") :]  # what comes before is the progress bar's
     assert table.isascii()
-    assert "images, each read once" in table
+    assert "images, each counted once" in table
     assert table.splitlines()[-2:] == ["report: out/report.json", "gallery: out/gallery.png"]
     assert left(tmp_path) == ["model.safetensors", "out", "photos"]  # nothing of Hydra's or Lightning's
     assert "litlogger" not in done.stderr  # no advertisements

@@ -37,7 +37,7 @@ def test_table_has_a_row_for_every_figure_in_ascii():
     table = report_of(FIGURES).table()
     assert "\n".join(table) == (
         "----------------------------------------  --------\n"
-        "images, each read once                         360\n"
+        "images, each counted once                      360\n"
         "accuracy, top-1                            98.33 %\n"
         "accuracy, top-5                           100.00 %\n"
         "loss                                        0.1054\n"

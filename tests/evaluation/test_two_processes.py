@@ -71,7 +71,7 @@ def test_two_processes_report_what_one_does(tmp_path):
     assert 0 < one["accuracy"]["top1"] < one["accuracy"]["top5"] < 1
     pictures = [(tmp_path / f"on_{n}" / "gallery.png").read_bytes() for n in (1, 2)]
     assert pictures[0] == pictures[1]
-    table = [line for line in printed.stdout.splitlines() if line.startswith("images, each read once")]
+    table = [line for line in printed.stdout.splitlines() if line.startswith("images, each counted once")]
     assert len(table) == 1  # one of them reports
     assert sorted(p.name for p in tmp_path.iterdir()) == [
         *("mine", "model.safetensors", "on_1", "on_2", "own.py", "photos")

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -81,7 +82,9 @@ def test_other_spec_fields_do_not_fit_trained_weights():
 
 def test_a_missing_file_is_a_sentence(monkeypatch, tmp_path):
     monkeypatch.setattr(shipped, "FOLDERS", (tmp_path,))
-    with pytest.raises(FileNotFoundError, match="shipped weights of bcos_vit_digits are missing"):
+    with pytest.raises(
+        FileNotFoundError, match="shipped weights of bcos_vit_digits or their card are missing or damaged"
+    ):
         create_model("bcos_vit_digits", pretrained=True)
 
 
@@ -89,3 +92,14 @@ def test_a_missing_file_is_a_sentence(monkeypatch, tmp_path):
 def test_names_without_weights_are_refused_not_made_up(name):
     with pytest.raises(ValueError, match="has no trained weights in this release"):
         create_model(name, pretrained=True)
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b"{}", b"\xff\xfe", b"[1]"])
+def test_a_damaged_card_is_a_sentence_not_a_broken_import(monkeypatch, tmp_path, damage):
+    shutil.copytree(ROOT / "checkpoints", tmp_path / "checkpoints")
+    (tmp_path / "checkpoints" / f"{NAMES[0]}.json").write_bytes(damage)
+    monkeypatch.setattr(shipped, "FOLDERS", (tmp_path / "checkpoints",))
+    assert shipped.shipped_card(NAMES[0]) is None
+    assert shipped.shipped_card(NAMES[1]) is not None
+    with pytest.raises(FileNotFoundError, match="or their card are missing or damaged"):
+        create_model(NAMES[0], pretrained=True)

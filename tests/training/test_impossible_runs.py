@@ -83,7 +83,7 @@ def test_what_does_not_exist_or_fit(tmp_path, override, sentence):
         ("+outptu=x", "unknown config key 'outptu', did you mean 'output'"),
         ("+recipe.epoch=1", "unknown recipe key 'epoch', did you mean 'epochs'"),
         ("+model.num_class=3", "unknown override 'num_class', did you mean 'num_classes'"),
-        ("+explanations.image=3", "unexpected keyword argument 'image'"),
+        ("+explanations.image=3", "unknown key of explanations 'image', did you mean 'images'"),
         ("+recipe.classifier.los=1", "unexpected keyword argument 'los'"),
         ("+recipe.classifier.optimizer.rate=1", "unexpected keyword argument 'rate'"),
         ("+trainer.max_epoch=1", "unexpected keyword argument 'max_epoch'"),
@@ -119,7 +119,18 @@ def test_an_empty_output_folder_is_used_and_its_failure_leaves_the_rest_alone(tm
     (tmp_path / "run").mkdir()
     with pytest.raises(ValueError, match="seed"):
         runs.train(f"output={tmp_path / 'run'}", "seed=-1")
-    assert [p.name for p in tmp_path.iterdir()] == ["kept.txt"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["kept.txt", "run"]
+    assert not any((tmp_path / "run").iterdir())
+
+
+def test_folders_made_for_a_run_that_fails_are_removed_and_a_link_is_kept(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    for output in ("new/parent/run", "link", "link/run"):
+        with pytest.raises(ValueError, match="width 97"):
+            runs.train(f"output={tmp_path / output}", "model.width=97")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["link", "real"]
+    assert not any((tmp_path / "real").iterdir())
 
 
 def test_the_defaults_themselves_are_possible():

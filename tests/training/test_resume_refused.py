@@ -45,11 +45,13 @@ def refused(output, checkpoint, sentence, *overrides, kind=ValueError):
             "+recipe.classifier.optimizer.weight_decay=0.1",
             r"with recipe.classifier.optimizer.weight_decay None, not 0\.1",
         ),
-        ("recipe=standard_digits", "with recipe.classifier.clip._target_ 'timm.utils.adaptive_clip_grad', not 'torch"),
+        ("recipe.classifier.loss._target_=torch.nn.BCELoss", "with recipe.classifier.loss._target_ 'bcos_vit"),
         ("model.width=36", "with spec.width 24, not 36"),
         ("+model.position=sincos", "with spec.position 'rope', not 'sincos'"),
         ("model=standard_vit_digits", "with spec.family 'bcos', not 'standard'"),
-        ("image_size=16", "with spec.image_size 8, not 16"),
+        ("trainer.max_epochs=5", "with trainer.max_epochs 2, not 5"),
+        ("+trainer.accumulate_grad_batches=2", "with trainer.accumulate_grad_batches None, not 2"),
+        ("data.train_transform.degrees=20", "with data.train_transform.degrees 10, not 20"),
         ("data.batch_size=32", "with data.batch_size 64, not 32"),
     ],
 )
@@ -69,8 +71,13 @@ def test_another_number_of_processes(plain, tmp_path):
 
 def test_a_moving_average_switched_on_or_off(last, tmp_path):
     checkpoint, ema = last
-    other, made = ("ema=0.9", "without") if ema == "ema=null" else ("ema=null", "with")
-    refused(tmp_path / "again", checkpoint, f"last.ckpt was made {made} ema: a resumed run keeps to it", other)
+    others = (
+        {"ema=0.9": "None, not 0.9"} if ema == "ema=null" else {"ema=null": "0.9, not None", "ema=0.5": "0.9, not 0.5"}
+    )
+    for other, differ in others.items():
+        refused(
+            tmp_path / "again", checkpoint, f"last.ckpt was made with ema {differ}: a resumed run keeps to it", other
+        )
 
 
 @pytest.mark.parametrize("name", ["nowhere.ckpt", "", "."])
