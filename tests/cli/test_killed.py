@@ -75,7 +75,8 @@ def test_what_is_there_after_a_kill_is_whole(photo, model_file, tmp_path, number
     assert process.returncode == status
     assert "Traceback" not in err
     found = results(out)
-    assert sent / 2 <= len(found) < MANY
+    assert len(list(out.iterdir())) >= sent
+    assert sent // 2 <= len(found) < MANY  # the picture of the last may be without its numbers
 
 
 @pytest.mark.parametrize("old", [None, "old"])
