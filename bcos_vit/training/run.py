@@ -81,7 +81,8 @@ def train(config: DictConfig, *, command: str | None = None) -> Report | None:
         classifier: Classifier = build(config.recipe.classifier)(model=model, recipe=recipe)
         if config.resume is not None:
             epochs = check_resumable(Path(config.resume), classifier)
-            seed_and_threads(config.seed + epochs, None)  # not the order and the augmentation of the first epochs again
+            # Else the order and the augmentation of the first epochs would come again.
+            seed_and_threads((config.seed + epochs) % 2**32, config.threads)
         if trainer.is_global_zero:
             write_whole(output / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
         with _own_wandb_run(trainer):
