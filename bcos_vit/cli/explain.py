@@ -128,8 +128,8 @@ def _explain(
 def _write(e: Explanation, model: ViT, photo: Photo, about: dict[str, str], path: Path) -> None:
     title = f"{photo.name[-LONGEST:]}: {about['model'][-LONGEST:]}"
     title += "" if about["weights"] == TRAINED else f", {about['weights']}"
-    write_png(e.plot(class_names=model.class_names, title=title), path)
     e.save(path.with_suffix(".safetensors"), about=about | {"photo": photo.name})
+    write_png(e.plot(class_names=model.class_names, title=title), path)
 
 
 def _in_words(e: Explanation, model: ViT) -> str:

@@ -18,7 +18,7 @@ class CIFAR10(Dataset[tuple[Any, int]]):
     """One part of CIFAR-10; items are (photo, class number).
 
     The split is fixed and stratified: 45,000 of the training images to train, 5,000 to choose the checkpoint, and the
-    10,000 test images to be read once at the end.
+    10,000 test images to be evaluated once at the end.
 
     Parameters
     ----------

@@ -17,7 +17,7 @@ Split = Literal["train", "val", "test"]
 class Digits(Dataset[tuple[Tensor, int]]):
     """8 x 8 grey scans of the ten digits, repeated to RGB: items are ((3, 8, 8) in [0, 1], class number).
 
-    The split is fixed and stratified: 1,257 to train, 180 to choose the checkpoint, 360 to be read once at the end.
+    The split is fixed and stratified: 1,257 to train, 180 to choose the checkpoint, 360 to be evaluated once.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""One training run: build, fit, keep the best, read the test part once, and show what was learnt."""
+"""One training run: build, fit, keep the best, evaluate it on the test part once, and show what was learnt."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def train(config: DictConfig, *, command: str | None = None) -> Report | None:
     Returns
     -------
     Report
-        On the test part, read once with the best weights by validation. None on all but the first process.
+        On the test part, evaluated once with the best weights by validation. None on all but the first process.
 
     Raises
     ------

@@ -75,8 +75,7 @@ def test_what_is_there_after_a_kill_is_whole(photo, model_file, tmp_path, number
     assert process.returncode == status
     assert "Traceback" not in err
     found = results(out)
-    assert len(list(out.iterdir())) >= sent
-    assert sent // 2 <= len(found) < MANY  # the picture of the last may be without its numbers
+    assert sent / 2 <= len(found) < MANY
 
 
 @pytest.mark.parametrize("old", [None, "old"])
@@ -103,4 +102,4 @@ def test_a_kill_within_a_write_leaves_the_files_before_it(photo, model_file, tmp
         process.kill()
         process.wait(timeout=60)
     assert len(list(out.iterdir())) == written
-    assert list(results(out)) == ["cat.1-wolf"]  # and, of three files, the picture of the next
+    assert list(results(out)) == ["cat-2.1-wolf", "cat.1-wolf"][3 - written :]

@@ -111,6 +111,7 @@ def test_a_folder_in_the_way_of_a_result(command, model_file, photo, tmp_path):
     line, summary = said.err.splitlines()
     assert line.endswith("cat.1-wolf.safetensors: it is a folder, give a file name in it")
     assert summary == "bcos-vit explain: 1 of 1 photos failed"
+    assert [p.name for p in tmp_path.iterdir()] == ["cat.1-wolf.safetensors"]
 
 
 def test_without_matplotlib_the_line_that_installs_it_is_said(refused, model_file, monkeypatch):

@@ -12,6 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 import runs
 from bcos_vit import create_model, save_model
 from bcos_vit.config import sentences
+from bcos_vit.evaluation.command import evaluate_as
 from bcos_vit.evaluation.report import as_json
 from toys import toy
 
@@ -121,3 +122,11 @@ def test_a_multirun_keeps_the_command_of_each_of_its_runs(tmp_path):
 def test_json_has_no_word_for_nan():
     text = as_json({"a": {"loss": float("nan"), "top1": 0.5}, "b": float("inf"), "n": torch.tensor(1.5).item()})
     assert json.loads(text) == {"a": {"loss": None, "top1": 0.5}, "b": None, "n": 1.5}
+
+
+def test_images_of_another_size_than_expected_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"images are 8 x 8 pixels where 16 were expected: .* give image_size=8"):
+        runs.train(f"output={tmp_path / 'run'}", "image_size=16")
+    with pytest.raises(ValueError, match="images are 8 x 8 pixels where 16 were expected"):
+        evaluate_as(runs.config(f"output={tmp_path / 'run'}", "image_size=16", name="evaluate"))
+    assert not (tmp_path / "run").exists()
