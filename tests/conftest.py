@@ -1,3 +1,5 @@
+import os
+
 import pytest
 import torch
 
@@ -7,6 +9,7 @@ collect_ignore_glob = ["*conftest.py"]  # several of one name, which the search 
 def pytest_configure() -> None:
     # The tensors of the tests are small: more threads wait for each other, above all where several processes run.
     torch.set_num_threads(1)
+    os.environ["BCOS_VIT_OFFLINE"] = "1"  # tests of downloads say otherwise, and ask this machine alone
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,10 @@ from pathlib import Path
 import torch
 
 from bcos_vit.extras import versions
+from bcos_vit.models.pretrained import CACHE, MIRROR, OFFLINE, cache_folder
 from bcos_vit.models.shipped import SHIPPED, shipped_weights
+from bcos_vit.models.weights import SUFFIX
+from bcos_vit.models.zoo import CARDS
 
 
 def run(given: argparse.Namespace) -> int:
@@ -25,6 +28,9 @@ def run(given: argparse.Namespace) -> int:
     print("caches")
     for name, path in _caches().items():
         print(f"  {name:<14}{path} ({_state(path)})")
+    print("published weights")
+    for line in _published():
+        print(f"  {line}")
     print("shipped models")
     wrong = 0
     for name in SHIPPED:
@@ -51,7 +57,18 @@ def _devices() -> list[str]:
 
 
 def _caches() -> dict[str, Path]:
-    return {"torch hub": Path(torch.hub.get_dir()), "temporary": Path(os.environ.get("TMPDIR", "/tmp"))}
+    return {"weights": cache_folder(), "temporary": Path(os.environ.get("TMPDIR", "/tmp"))}
+
+
+def _published() -> list[str]:
+    """What the environment says of downloads, and which are in the cache, without checking them."""
+    lines = [f"{name} is {os.environ[name]!r}" for name in (CACHE, MIRROR, OFFLINE) if name in os.environ]
+    for name, card in CARDS.items():
+        if card.file is not None and card.source != "shipped":
+            file = cache_folder() / card.file
+            if found := next((path for path in (file.with_suffix(SUFFIX), file) if path.is_file()), None):
+                lines.append(f"{name}: {found.name}")
+    return lines or ["none in the cache"]
 
 
 def _state(path: Path) -> str:

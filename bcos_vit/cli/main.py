@@ -59,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
 
     models = verbs.add_parser("models", parents=[common], help="list the zoo, or show the card of one model")
     models.add_argument("pattern", nargs="?", default="*", help="a name, or a pattern such as 'bcos_*'")
+    models.add_argument("--markdown", action="store_true", help="as the table of the README")
 
     explain = verbs.add_parser("explain", parents=[common], help="explain what a model sees in photos")
     explain.add_argument("images", nargs="+", metavar="IMAGE", help="any photo: JPEG, PNG, WebP, TIFF, ...")
@@ -77,6 +78,13 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument(
         "--device", metavar="DEVICE", help="such as cpu or cuda:1 (default: an accelerator if there is one)"
     )
+
+    convert = verbs.add_parser("convert", parents=[common], help="change the form of a file with weights")
+    convert.add_argument(
+        "input", metavar="IN", help="a file of ours, a checkpoint, a published .pth, a state dict; nothing in it runs"
+    )
+    convert.add_argument("output", metavar="OUT", help=".safetensors (ours, spec inside) or .pth (published keys)")
+    convert.add_argument("--model", metavar="NAME", help="what the weights belong to, where the file does not say")
 
     verbs.add_parser("doctor", parents=[common], help="show versions, devices, caches and shipped models")
     return parser

@@ -55,7 +55,7 @@ class Folder(ImageFolder):
             if name not in PARTS:
                 raise ValueError(f"split must be train, val or test, found {name!r}")
         if not root:
-            raise ValueError("no folder is given: say where the images lie, as data.dataset.root=FOLDER")
+            raise ValueError("no folder is given: say where the images lie, as data.root=FOLDER")
         self.part = Path(root) / folders[split]
         self.train_part = Path(root) / folders["train"]
         if not Path(root).is_dir():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, Protocol, cast
 
@@ -45,6 +46,8 @@ class DataModule(LightningDataModule):
     ----------
     dataset
         Called with ``split`` ("train", "val" or "test") and ``transform``.
+    root
+        Where the data lie, handed to ``dataset``; None for data that need no place.
     batch_size
         Images per step and device.
     num_workers
@@ -63,6 +66,7 @@ class DataModule(LightningDataModule):
         dataset: Parts,
         *,
         batch_size: int,
+        root: str | None = None,
         num_workers: int = 0,
         train_transform: Transform | None = None,
         eval_transform: Transform | None = None,
@@ -71,7 +75,7 @@ class DataModule(LightningDataModule):
         for name, found, least in (("batch_size", batch_size, 1), ("num_workers", num_workers, 0)):
             if not isinstance(found, int) or isinstance(found, bool) or found < least:
                 raise ValueError(f"{name} must be a whole number of at least {least}, found {found!r}")
-        self.dataset = dataset
+        self.dataset: Parts = dataset if root is None else functools.partial(dataset, root=root)  # type: ignore[call-arg]
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.train_transform = train_transform

@@ -18,7 +18,6 @@ from omegaconf import DictConfig
 from bcos_vit.config import build
 from bcos_vit.data import DataModule
 from bcos_vit.models import ViT
-from bcos_vit.models.weights import is_weights_file
 
 
 def seed_and_threads(seed: int, threads: int | None) -> None:
@@ -82,8 +81,8 @@ def model_and_data(config: DictConfig, split: str, *, adapt: bool) -> tuple[ViT,
     split
         A part that exists: its class names are read.
     adapt
-        For a model that is to be trained from scratch: give it as many logits as the data has classes, and
-        ``image_size``, unless ``config.model`` says otherwise.
+        For a model that is to be trained: give it as many logits as the data has classes (a trained one gets a fresh
+        head where it has another number), and ``image_size``, unless ``config.model`` says otherwise.
 
     Raises
     ------
@@ -91,9 +90,9 @@ def model_and_data(config: DictConfig, split: str, *, adapt: bool) -> tuple[ViT,
         If model and data have different numbers of classes, class names that overlap but differ, or images of another
         size than ``config.image_size``.
     """
-    classes = tuple(build(config.data.dataset)(split=split, transform=None).class_names)
-    fresh = adapt and not is_weights_file(config.model.name)
-    wanted = {"num_classes": len(classes), "image_size": config.image_size} if fresh else {}
+    bare: DataModule = build(config.data, train_transform=None, eval_transform=None)  # transforms need the image size
+    classes = tuple(bare.part(split).class_names)
+    wanted = {"num_classes": len(classes), "image_size": config.image_size} if adapt else {}
     given = {name: value for name, value in wanted.items() if value is not None and name not in config.model}
     model: ViT = build(config.model, **given)
     if model.spec.num_classes != len(classes):

@@ -15,15 +15,23 @@ class PoolHead(nn.Module):
         self.norm = norm
         self.classify = classify
 
+    def features(self, x: Tensor) -> Tensor:
+        """What the classifier gets: (B, N, D) -> (B, D)."""
+        return self.norm(x.mean(1))
+
     def forward(self, x: Tensor) -> Tensor:
-        return self.classify(self.norm(x.mean(1)))
+        return self.classify(self.features(x))
 
 
 class TokenHead(PoolHead):
     """Norm and classify every token, then take the mean: (B, N, D) -> (B, K)."""
 
+    def features(self, x: Tensor) -> Tensor:
+        """What the classifier gets: (B, N, D) -> (B, N, D)."""
+        return self.norm(x)
+
     def forward(self, x: Tensor) -> Tensor:
-        return self.classify(self.norm(x)).mean(1)
+        return self.classify(self.features(x)).mean(1)
 
 
 class Logits(nn.Module):

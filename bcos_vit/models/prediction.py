@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from bcos_vit.models.weights import require_vit
+from bcos_vit.models.vit import require_vit
 
 
 class Prediction(NamedTuple):

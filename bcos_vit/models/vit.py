@@ -9,88 +9,28 @@ part of the model. The conventional twin differs in its bricks only, all of whic
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
 from bcos_vit.checks import require_float
-from bcos_vit.layers import (
-    Attention,
-    BcosConv2d,
-    BcosLinear,
-    GroupNorm,
-    LayerNorm,
-    Logits,
-    Mlp,
-    PoolHead,
-    SixChannels,
-    Standardised,
-    TokenHead,
-    Tokens,
-    build_stem,
-    constant,
-)
+from bcos_vit.layers import Logits, PoolHead, TokenHead, Tokens, build_stem, constant
 from bcos_vit.layers.position import Rotation, rotation, sincos_code
+from bcos_vit.models.bricks import Block, Bricks
+from bcos_vit.models.hub import HubMixin
 from bcos_vit.models.spec import ViTSpec
+from bcos_vit.wrappers import unwrap
 
 
-@dataclass(frozen=True)
-class Bricks:
-    """What the two families are made of. ``linear`` may carry a bias, ``project`` never does."""
-
-    encoding: Callable[[], nn.Module]
-    linear: Callable[[int, int], nn.Module]
-    project: Callable[[int, int], nn.Module]
-    value: Callable[[int, int], nn.Module]
-    conv: Callable[..., nn.Module]
-    norm: Callable[[int], nn.Module]
-    stem_norm: Callable[[int], nn.Module]
-    activation: Callable[[], nn.Module]
-
-    @classmethod
-    def of(cls, spec: ViTSpec) -> Bricks:
-        plain = partial(nn.Linear, bias=False)
-        if spec.family == "standard":
-            norm, stem_norm = partial(LayerNorm, bias=True), partial(GroupNorm, bias=True)
-            return cls(Standardised, nn.Linear, plain, plain, nn.Conv2d, norm, stem_norm, nn.GELU)
-        linear = partial(BcosLinear, b=spec.b, max_out=spec.max_out)
-        conv = partial(BcosConv2d, b=spec.b, max_out=spec.stem_max_out)
-        value = linear if spec.value == "bcos" else plain
-        return cls(SixChannels, linear, linear, value, conv, LayerNorm, GroupNorm, nn.Identity)
-
-
-class Block(nn.Module):
-    """Attention and MLP, each added to the tokens: (B, N, D) -> (B, N, D)."""
-
-    def __init__(self, spec: ViTSpec, bricks: Bricks) -> None:
-        super().__init__()
-        width = spec.width
-        self.attention = Attention(
-            width,
-            spec.heads,
-            norm=bricks.norm(width),
-            value=bricks.value(width, width),
-            project=bricks.project(width, width),
-            prior_tokens=spec.grid**2 if spec.position == "prior" else None,
-        )
-        self.mlp = Mlp(
-            norm=bricks.norm(width),
-            expand=bricks.linear(width, spec.mlp_width),
-            activation=bricks.activation(),
-            contract=bricks.linear(spec.mlp_width, width),
-        )
-
-    def forward(self, x: Tensor, turn: Rotation | None = None) -> Tensor:
-        x = x + self.attention(x, turn)
-        return x + self.mlp(x)
-
-
-class ViT(nn.Module):
+class ViT(nn.Module, HubMixin):
     """A Vision Transformer built from its spec, complete with encoding and logit bias.
+
+    As a backbone it has what users of timm know: ``forward_features``, ``forward_head``, ``forward_intermediates``,
+    ``get_classifier`` and ``reset_classifier``.
 
     >>> from bcos_vit import create_model
     >>> model = create_model("bcos_vit_digits")
@@ -108,6 +48,8 @@ class ViT(nn.Module):
         PIL image -> (3, H, W) RGB in [0, 1], set by ``create_model``; None for a model built by hand.
     class_names
         Tuple of K names, or None.
+    about
+        Plain values that say how the weights came to be, where their file says so: recipe, results, licence, ...
     """
 
     def __init__(self, spec: ViTSpec) -> None:
@@ -115,6 +57,7 @@ class ViT(nn.Module):
         self.spec = spec
         self.transform: Callable[[Image.Image], Tensor] | None = None
         self.class_names: tuple[str, ...] | None = None
+        self.about: dict[str, Any] = {}
         bricks = Bricks.of(spec)
         stem = build_stem(spec.channels, spec.stem, bricks.conv, bricks.stem_norm, bricks.activation)
         patch = spec.patch_size // spec.stem_stride
@@ -125,6 +68,11 @@ class ViT(nn.Module):
         head = TokenHead if spec.head == "tokens" else PoolHead
         self.head = head(bricks.norm(spec.width), bricks.linear(spec.width, spec.num_classes))
         self.logits = Logits(spec.logit_scale, spec.bias)
+
+    @property
+    def num_features(self) -> int:
+        """D, the channels of a token."""
+        return self.spec.width
 
     @property
     def dynamic_linear(self) -> bool:
@@ -142,17 +90,10 @@ class ViT(nn.Module):
     def forward_encoded(self, encoded: Tensor) -> Tensor:
         """Logits (B, K) of an encoded image (B, C, H, W)."""
         self._check(encoded, self.spec.channels, "encoded images")
-        x = self.tokens(encoded)  # (B, h, w, D)
-        height, width = x.shape[1:3]
-        x = x.flatten(1, 2)  # (B, N, D)
-        turn = None
-        if self.spec.position == "sincos":
-            x = x + constant("position", sincos_code(height, width, self.spec.width, like=x))
-        elif self.spec.position == "rope":
-            turn = rotation(height, width, self.spec.head_dim, like=x)
+        x, turn = self._embed(encoded)
         for block in self.blocks:
             x = block(x, turn)
-        return self.logits(self.head(x))
+        return self.forward_head(x)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, K) of RGB images (B, 3, H, W) in [0, 1]. Values are not looked at here."""
@@ -161,6 +102,99 @@ class ViT(nn.Module):
     def probabilities(self, logits: Tensor) -> Tensor:
         """Sigmoid for B-cos (each class on its own), softmax for conventional models; (..., K) -> (..., K)."""
         return logits.sigmoid() if self.dynamic_linear else logits.softmax(-1)
+
+    def forward_features(self, images: Tensor) -> Tensor:
+        """Images (B, 3, H, W) -> the tokens (B, N, D) that the head gets; the grid's rows one after the other."""
+        tokens, _ = self.forward_intermediates(images, [])
+        return tokens
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """Tokens (B, N, D) of :meth:`forward_features` -> logits (B, K).
+
+        With ``pre_logits``, what the classifier gets: the normalised mean token (B, D), or, where every token is
+        classified (head ``"tokens"``), the normalised tokens (B, N, D).
+        """
+        return self.head.features(x) if pre_logits else self.logits(self.head(x))
+
+    def forward_intermediates(
+        self,
+        images: Tensor,
+        indices: int | Sequence[int] | None = None,
+        *,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: Literal["NCHW", "NLC"] = "NCHW",
+    ) -> tuple[Tensor, list[Tensor]]:
+        """The tokens after some of the blocks.
+
+        Parameters
+        ----------
+        images
+            (B, 3, H, W) in [0, 1].
+        indices
+            Numbers of blocks, negative ones counted from the end; n for the last n; None for all.
+        norm
+            Apply the head's norm to each.
+        stop_early
+            Run no block after the last one asked for.
+        output_fmt
+            ``"NCHW"``: (B, D, h, w), a token a pixel. ``"NLC"``: (B, N, D).
+
+        Returns
+        -------
+        tuple of Tensor and list of Tensor
+            The tokens (B, N, D) after the last block that ran, and those asked for, in the order of the blocks.
+
+        Raises
+        ------
+        ValueError
+            For blocks that there are not, or another format.
+        """
+        chosen = block_numbers(indices, self.spec.depth)
+        if output_fmt not in ("NCHW", "NLC"):
+            raise ValueError(f"output_fmt must be 'NCHW' or 'NLC', found {output_fmt!r}")
+        x, turn = self._embed(self.encode(images))
+        height = images.shape[2] // self.spec.patch_size
+        found = []
+        for number in range(max(chosen, default=-1) + 1 if stop_early else self.spec.depth):
+            x = self.blocks[number](x, turn)
+            if number in chosen:
+                kept = self.head.norm(x) if norm else x
+                found.append(kept.mT.unflatten(2, (height, -1)) if output_fmt == "NCHW" else kept)
+        return x, found
+
+    def get_classifier(self) -> nn.Module:
+        """The last learnt map, from features to K scores; the logits add their bias."""
+        classifier: nn.Module = self.head.classify
+        return classifier
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """Put an untrained classifier of ``num_classes`` logits in place, with the logit bias that belongs to it.
+
+        ``spec`` follows and ``class_names`` are forgotten. Raises ``ValueError`` for less than one class; features
+        without a classifier come from ``forward_head(tokens, pre_logits=True)``.
+        """
+        spec = dataclasses.replace(self.spec, num_classes=num_classes, logit_bias=None)
+        like = next(self.head.classify.parameters())
+        fresh = Bricks.of(spec).linear(spec.width, num_classes).to(like.device, like.dtype)
+        self.head.classify = fresh.train(self.training)
+        self.logits = Logits(spec.logit_scale, spec.bias)
+        self.spec, self.class_names = spec, None
+        self.forget_results()
+
+    def forget_results(self) -> None:
+        """Drop from ``about`` what was measured: the model is another one now."""
+        self.about = {name: value for name, value in self.about.items() if name not in ("results", "stated")}
+
+    def _embed(self, encoded: Tensor) -> tuple[Tensor, Rotation | None]:
+        """Encoded images -> tokens (B, N, D) that know where they are, or the rotation that will tell them."""
+        x = self.tokens(encoded)  # (B, h, w, D)
+        height, width = x.shape[1:3]
+        x = x.flatten(1, 2)  # (B, N, D)
+        if self.spec.position == "sincos":
+            x = x + constant("position", sincos_code(height, width, self.spec.width, like=x))
+        turn = rotation(height, width, self.spec.head_dim, like=x) if self.spec.position == "rope" else None
+        return x, turn
 
     def _check(self, t: Tensor, channels: int, what: str) -> None:
         require_float(t, what)
@@ -179,3 +213,22 @@ class ViT(nn.Module):
         if self.spec.position == "prior" and (height, width) != (self.spec.image_size, self.spec.image_size):
             size = self.spec.image_size
             raise ValueError(f"position 'prior' is tied to {size} x {size} images, found {height} x {width}")
+
+
+def block_numbers(indices: int | Sequence[int] | None, depth: int) -> set[int]:
+    """The numbers from 0 of the blocks meant by ``indices``: all (None), the last n, or some, negative ones too."""
+    if isinstance(indices, int):
+        meant = list(range(-indices, 0)) or [depth]  # the last 0 are none that there are
+    else:
+        meant = list(range(depth) if indices is None else indices)
+    if not all(-depth <= number < depth for number in meant):
+        raise ValueError(f"the model has {depth} blocks, 0 to {depth - 1}, found {indices!r}")
+    return {number % depth for number in meant}
+
+
+def require_vit(model: nn.Module) -> ViT:
+    """The :class:`ViT` inside ``model`` and its wrappers, or a ``TypeError``."""
+    inner = unwrap(model)
+    if not isinstance(inner, ViT):
+        raise TypeError(f"a model of this project is needed, found {type(inner).__name__}")
+    return inner

@@ -1,4 +1,4 @@
-"""Weights in and out: our own files (safetensors with the spec inside) and the published state dicts.
+"""Weights in and out: our own files (safetensors with the spec inside), checkpoints, and published state dicts.
 
 A weights file of ours holds the tensors of ``model.state_dict()``; its metadata holds ``format`` ("bcos_vit 1"),
 ``spec`` (JSON of the :class:`ViTSpec`), ``class_names`` (JSON, or "null") and ``about`` (JSON, how it came to be).
@@ -8,45 +8,46 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import os
-import re
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialise
 from torch import Tensor, nn
 
 from bcos_vit.atomic import write_whole
+from bcos_vit.models.cards import recognise
+from bcos_vit.models.published import from_published, to_published
+from bcos_vit.models.reading import is_archive, read_archive, read_safetensors
 from bcos_vit.models.spec import ViTSpec
-from bcos_vit.models.vit import ViT
-from bcos_vit.wrappers import unwrap
+from bcos_vit.models.vit import ViT, require_vit
+
+__all__ = [
+    "from_published",
+    "is_weights_file",
+    "load_model",
+    "note_licence",
+    "read_checkpoint",
+    "save_model",
+    "to_published",
+]
 
 FORMAT = "bcos_vit 1"
 SUFFIX = ".safetensors"
-CHECKPOINT = ".ckpt"  # of a training run
+SUFFIXES = (SUFFIX, ".ckpt", ".pth", ".pt")
+DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+SHOWN = 3  # keys named in a sentence
 
-# Module of ours, published module, and whether the published B-cos layer keeps its weight in a ".linear" of its own.
-# Queries, keys and values, one map in the release, are dealt with apart.
-_MODULES = (
-    ("tokens.project", "to_patch_embedding.linear", True),
-    ("blocks.{}.attention.norm", "transformer.encoder_{}.attn.norm", False),
-    ("blocks.{}.attention.project", "transformer.encoder_{}.attn.to_out", True),
-    ("blocks.{}.mlp.norm", "transformer.encoder_{}.ff.net.norm", False),
-    ("blocks.{}.mlp.expand", "transformer.encoder_{}.ff.net.linear1", True),
-    ("blocks.{}.mlp.contract", "transformer.encoder_{}.ff.net.linear2", True),
-    ("head.norm", "linear_head.norm", False),
-    ("head.classify", "linear_head.linear", True),
-)
-_STEM = "to_patch_embedding.conv_stem.{}"  # three modules a stage: convolution, norm, activation
-_QKV = "transformer.encoder_{}.attn.to_qkv"
+_log = logging.getLogger("bcos_vit")
 
 
 def is_weights_file(name: str | os.PathLike[str]) -> bool:
-    """Whether ``name`` is meant as a path: a path object, or text with a slash or one of the two suffixes."""
-    return not isinstance(name, str) or name.endswith((SUFFIX, CHECKPOINT)) or "/" in name or os.sep in name
+    """Whether ``name`` is meant as a path: a path object, or text with a slash or the suffix of a weights file."""
+    return not isinstance(name, str) or name.endswith(SUFFIXES) or "/" in name or os.sep in name
 
 
 def save_model(model: nn.Module, path: str | os.PathLike[str], *, about: Mapping[str, Any] | None = None) -> None:
@@ -65,7 +66,7 @@ def save_model(model: nn.Module, path: str | os.PathLike[str], *, about: Mapping
     model
         A :class:`ViT`, wrapped or not.
     about
-        Plain values that say how the weights came to be, kept in the file.
+        Plain values that say how the weights came to be, kept in the file; None: ``model.about``.
 
     Raises
     ------
@@ -82,66 +83,68 @@ def save_model(model: nn.Module, path: str | os.PathLike[str], *, about: Mapping
     described = {
         "spec": dataclasses.asdict(vit.spec),
         "class_names": None if vit.class_names is None else list(vit.class_names),
-        "about": dict(about or {}),
+        "about": dict(vit.about if about is None else about),
     }
     metadata = {"format": FORMAT} | {name: json.dumps(value) for name, value in described.items()}
     tensors = {name: tensor.detach().contiguous() for name, tensor in vit.state_dict().items()}
     write_whole(path, serialise(tensors, metadata))
 
 
-def load_model(path: Path) -> tuple[ViT, tuple[str, ...] | None]:
-    """Read a file of :func:`save_model` or a checkpoint of a training run.
+def load_model(path: Path, spec: ViTSpec | None = None) -> ViT:
+    """Read a model from a file of weights, without running anything that the file may hold.
+
+    Reads files of :func:`save_model`, checkpoints of a training run, and, in ``.pth``, ``.ckpt`` or ``.safetensors``
+    files, state dicts with our keys or those of the B-cos v2 release, bare or in a checkpoint of its training. A note
+    of the licence, where the file has one, is logged as a warning.
+
+    Parameters
+    ----------
+    path
+        The file. Its first bytes, not its suffix, say what it is.
+    spec
+        What the model is, needed for a state dict with our keys. Published state dicts are recognised by their shapes;
+        their logit bias, which no state dict holds, is taken to be log(1/(K-1)).
 
     Returns
     -------
-    ViT, tuple of str or None
-        The model, in evaluation mode, and its class names.
+    ViT
+        In evaluation mode, with ``class_names`` and ``about`` as far as the file has them.
 
     Raises
     ------
     FileNotFoundError
         If there is no such file.
     ValueError
-        If it is not a weights file of ours, or its tensors do not belong to its spec.
+        If it cannot be read safely, does not say what it is, is not what ``spec`` says, or holds tensors that are
+        missing, unexpected, of another shape or dtype than the model's, or not finite.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no weights file {path}")
-    spec, names, state = _from_checkpoint(path) if path.suffix == CHECKPOINT else _read_safetensors(path)
+    content = _read(path)
     try:
-        model = ViT(ViTSpec(**spec))
+        found = ViTSpec(**content.spec) if content.spec is not None else spec or recognise(content.ours())
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{path} holds no usable spec: {error!r}") from error
-    expected = model.state_dict()
-    wrong = sorted(expected.keys() ^ state.keys())
-    wrong += sorted(k for k in expected.keys() & state.keys() if expected[k].shape != state[k].shape)
-    if wrong:
-        raise ValueError(f"{path} does not fit its own spec: {len(wrong)} tensors differ, as {', '.join(wrong[:3])}")
-    model.load_state_dict(state, assign=True)
-    return model.eval(), None if names is None else tuple(names)
+        raise ValueError(f"{path} holds no usable spec: {error}") from error
+    if found is None:
+        raise ValueError(
+            f"{path} does not say which model its weights belong to, and it is none of the published ones: name it, "
+            "as in `bcos-vit convert IN OUT --model NAME` or load_model(path, spec)"
+        )
+    if spec is not None and found != spec:
+        fields = (f.name for f in dataclasses.fields(spec) if getattr(found, f.name) != getattr(spec, f.name))
+        raise ValueError(f"{path} holds a model of another {next(fields)}")
+    model = _restore(content, found, path)
+    names = content.class_names
+    if names is not None and not (_is_texts(names) and len(names) == found.num_classes):
+        raise ValueError(f"{path} holds no usable class names: {found.num_classes} are needed")
+    model.class_names = None if names is None else tuple(names)
+    model.about = content.about
+    note_licence(model.about, path.name)
+    return model
 
 
-_Content = tuple[dict[str, Any], list[str] | None, dict[str, Tensor]]
-
-
-def _read_safetensors(path: Path) -> _Content:
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-    except SafetensorError as error:
-        raise ValueError(f"{path} is not a safetensors file: {error}") from error
-    if metadata.get("format") != FORMAT:
-        raise ValueError(f"{path} is no weights file of bcos_vit: its format is {metadata.get('format')!r}")
-    try:
-        return json.loads(metadata["spec"]), json.loads(metadata["class_names"]), state
-    except (KeyError, ValueError) as error:
-        raise ValueError(f"{path} holds no usable spec: {error!r}") from error
-
-
-def _from_checkpoint(path: Path) -> _Content:
-    content = read_checkpoint(path)
-    state = {key.removeprefix("model."): tensor for key, tensor in content["state_dict"].items()}
-    return content["hyper_parameters"]["spec"], content["class_names"], state
+def note_licence(about: Mapping[str, Any], name: str) -> None:
+    """Log, as a warning, under which terms weights may be used, where it is known."""
+    if licence := about.get("licence"):
+        _log.warning("%s: weights %s", name, licence)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -154,13 +157,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     ValueError
         If it cannot be read safely, or was not made by ``bcos_vit.training``.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no checkpoint {path}")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file makes the reader raise nearly anything
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{path} is not a checkpoint that can be read safely: {reason}") from error
+    content = read_archive(path) if is_archive(path) else {}
     kept: dict[str, Any] = content if isinstance(content, dict) else {}
     parts = kept.get("hyper_parameters")
     missing = {"state_dict", "hyper_parameters", "class_names"} - kept.keys()
@@ -170,92 +167,98 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return kept
 
 
-def require_vit(model: nn.Module) -> ViT:
-    """The :class:`ViT` inside ``model`` and its wrappers, or a ``TypeError``."""
-    inner = unwrap(model)
-    if not isinstance(inner, ViT):
-        raise TypeError(f"a model of this project is needed, found {type(inner).__name__}")
-    return inner
+@dataclass
+class _Content:
+    """What a file says, before it is believed."""
+
+    state: dict[str, Tensor]
+    """Under our keys or the published ones."""
+    spec: dict[str, Any] | None = None
+    class_names: Any = None
+    about: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def published(self) -> bool:
+        return not any(key.startswith(("tokens.", "blocks.", "head.")) for key in self.state)
+
+    def ours(self) -> dict[str, Tensor]:
+        """The state under our keys."""
+        return from_published(self.state) if self.published else self.state
 
 
-def to_published(model: nn.Module) -> dict[str, Tensor]:
-    """The state dict of ``model`` under the keys of the B-cos v2 release (flat; B-cos keys start with ``0.``).
+def _read(path: Path) -> _Content:
+    content = _from_archive(read_archive(path)) if is_archive(path) else _from_safetensors(path)
+    for key, tensor in content.state.items():
+        if not isinstance(key, str) or not isinstance(tensor, Tensor):
+            raise ValueError(f"{path} is no state dict: {key!r:.80} is no tensor")
+    if not content.state:
+        raise ValueError(f"{path} holds no weights")
+    return content
 
-    Raises
-    ------
-    ValueError
-        If the release has no such architecture (positions other than sincos, B-cos values, token head). B, MaxOut
-        and the logits' scale and bias are no part of a state dict: build its receiver with the same.
-    """
-    vit = require_vit(model)
-    spec = vit.spec
-    for name, only in (("position", "sincos"), ("value", "plain"), ("head", "pool")):
-        if getattr(spec, name) != only:
-            raise ValueError(f"the published models have {name} {only!r} only, found {getattr(spec, name)!r}")
-    bcos = spec.family == "bcos"
-    prefix = "0." if bcos else ""
-    published: dict[str, Tensor] = {}
-    state = vit.state_dict()
+
+def _from_safetensors(path: Path) -> _Content:
+    state, metadata = read_safetensors(path)
+    if "format" not in metadata or metadata["format"] == "pt":  # which others write
+        return _Content(state)
+    if metadata["format"] != FORMAT:
+        raise ValueError(f"{path} is no weights file of bcos_vit: its format is {metadata['format']!r:.80}")
+    try:
+        spec, names, about = (json.loads(metadata[name]) for name in ("spec", "class_names", "about"))
+    except (KeyError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path} holds no usable spec: {error!r:.80}") from error
+    if not isinstance(spec, dict) or not isinstance(about, dict):
+        raise ValueError(f"{path} holds no usable spec: {spec!r:.80}")
+    return _Content(state, spec, names, about)
+
+
+def _from_archive(content: Any) -> _Content:
+    """A state dict, a checkpoint of our training, or one of the reference's, whose model is called ``model``."""
+    if not isinstance(content, dict) or not isinstance(content.get("state_dict", content), dict):
+        return _Content({})
+    if "state_dict" not in content:
+        return _Content(content)
+    state = content["state_dict"]
+    averaged = [key for key in state if isinstance(key, str) and key.startswith("ema.")]
+    if averaged:
+        _log.warning("the checkpoint's averaged weights (%s, ...) are left out", averaged[0])
+    kept = {k.removeprefix("model.") if isinstance(k, str) else k: v for k, v in state.items() if k not in averaged}
+    parts = content.get("hyper_parameters")
+    if not isinstance(parts, dict) or not isinstance(parts.get("spec"), dict):
+        return _Content(kept)
+    about = {name: parts[name] for name in ("recipe", "licence") if parts.get(name) is not None}
+    return _Content(kept, parts["spec"], content.get("class_names"), about)
+
+
+def _restore(content: _Content, spec: ViTSpec, path: Path) -> ViT:
+    """A model with the tensors of ``content``, once it is known that they are the right ones."""
+    state = content.state
+    if spec.depth + len(spec.stem) > max(100, len(state)):  # before so many blocks are made
+        raise ValueError(f"{path} holds {len(state)} tensors, too few for {spec.depth} blocks")
+    with torch.device("meta"):
+        model = ViT(spec)
+    expected = to_published(model) if content.published else model.state_dict()
+    shapes = {key: tuple(tensor.shape) for key, tensor in expected.items()}
+    wrong = {key: tuple(state[key].shape) for key in shapes.keys() & state.keys() if state[key].shape != shapes[key]}
+    faults = {
+        "missing": sorted(shapes.keys() - state.keys()),
+        "unexpected": sorted(repr(key)[1:-1][:80] for key in state.keys() - shapes.keys()),
+        "of another shape": sorted(f"{key} {found} for {shapes[key]}" for key, found in wrong.items()),
+    }
+    if any(faults.values()):
+        told = (f"{len(keys)} {kind}: {', '.join(keys[:SHOWN])}" for kind, keys in faults.items() if keys)
+        raise ValueError(f"{path} does not fit its model, tensors are {'; '.join(told)}")
+    dtypes = {tensor.dtype for tensor in state.values()}
+    if len(dtypes) > 1 or not dtypes <= set(DTYPES):
+        raise ValueError(f"{path} holds {', '.join(sorted(map(str, dtypes)))}: weights have one floating dtype")
+    if sum(tensor.nbytes for tensor in state.values()) > path.stat().st_size:
+        raise ValueError(f"{path} holds tensors that are larger than the file")
     for key, tensor in state.items():
-        module, parameter = key.rsplit(".", 1)
-        if module.endswith(".value"):
-            continue  # goes with its queries and keys
-        if module.endswith(".query_key"):
-            name = _QKV.format(key.split(".")[1])
-            tensor = torch.cat((tensor, state[key.replace("query_key", "value")]))
-        elif stage := re.fullmatch(r"tokens\.stem\.(\d+)\.(conv|norm)", module):
-            is_conv = stage[2] == "conv"
-            name = _STEM.format(3 * int(stage[1]) + (not is_conv)) + (".linear" if bcos and is_conv else "")
-        else:
-            name = _translate(module, bcos, to_published=True)
-        published[f"{prefix}{name}.{parameter}"] = tensor
-    return published
+        if not torch.stack(tensor.aminmax()).isfinite().all():
+            raise ValueError(f"{path} holds NaN or infinite weights, as in {key}")
+    copies = {key: tensor.clone(memory_format=torch.contiguous_format) for key, tensor in content.ours().items()}
+    model.load_state_dict(copies, assign=True)
+    return model.eval()
 
 
-def from_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename a published state dict, B-cos or conventional, to ours; the inverse of :func:`to_published`.
-
-    Raises
-    ------
-    ValueError
-        For a key that no published Vision Transformer has.
-    """
-    if not state:
-        raise ValueError("the state dict is empty: a published ViT has weights")
-    bcos = any(key.startswith("0.") for key in state)
-    ours: dict[str, Tensor] = {}
-    for key, tensor in state.items():
-        if bcos and not key.startswith("0."):
-            raise ValueError(f"key {key!r} does not belong to a published B-cos ViT: all of its keys start with '0.'")
-        module, _, parameter = key.removeprefix("0." if bcos else "").rpartition(".")
-        biased = not bcos and not module.endswith((".to_qkv", ".to_out"))
-        if parameter != "weight" and not (parameter == "bias" and biased):
-            raise ValueError(f"key {key!r} does not belong to a published ViT: it has no {parameter!r} there")
-        if qkv := re.fullmatch(_pattern(_QKV), module):
-            attention = f"blocks.{qkv[1]}.attention"
-            width = tensor.shape[0] // 3
-            ours[f"{attention}.query_key.{parameter}"] = tensor[: 2 * width]
-            ours[f"{attention}.value.{parameter}"] = tensor[2 * width :]
-            continue
-        if stage := re.fullmatch(_pattern(_STEM) + r"(\.linear)?", module):
-            index, is_norm = divmod(int(stage[1]), 3)
-            if is_norm > 1 or bool(stage[2]) != (bcos and not is_norm):
-                raise ValueError(f"key {key!r} does not belong to the stem of a published ViT")
-            name = f"tokens.stem.{index}.{'norm' if is_norm else 'conv'}"
-        else:
-            name = _translate(module, bcos, to_published=False)
-        ours[f"{name}.{parameter}"] = tensor
-    return ours
-
-
-def _translate(module: str, bcos: bool, *, to_published: bool) -> str:
-    for our, published, is_bcos_layer in _MODULES:
-        theirs = published + (".linear" if bcos and is_bcos_layer else "")
-        source, target = (our, theirs) if to_published else (theirs, our)
-        if match := re.fullmatch(_pattern(source), module):
-            return target.format(*match.groups())
-    raise ValueError(f"module {module!r} has no counterpart: this is not the state dict of a published ViT")
-
-
-def _pattern(template: str) -> str:
-    return re.escape(template).replace(r"\{\}", r"(\d+)")
+def _is_texts(found: object) -> bool:
+    return isinstance(found, list) and all(isinstance(name, str) for name in found)

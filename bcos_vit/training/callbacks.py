@@ -21,7 +21,7 @@ from bcos_vit.atomic import write_whole
 from bcos_vit.data import DataModule
 from bcos_vit.explanation import LedgerError, explain
 from bcos_vit.explanation.plot import png
-from bcos_vit.models.weights import require_vit
+from bcos_vit.models.vit import require_vit
 
 
 class BestCheckpoint(ModelCheckpoint):

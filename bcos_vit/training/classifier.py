@@ -29,6 +29,8 @@ class Classifier(LightningModule):
         (logits, targets) -> scalar.
     optimizer
         Parameters -> optimiser.
+    groups
+        Model -> what the optimiser gets: groups of parameters, with a learning rate each. None: all of them alike.
     schedule
         (optimiser, number of steps) -> scheduler, stepped after every step.
     clip
@@ -42,21 +44,24 @@ class Classifier(LightningModule):
         model: ViT,
         *,
         loss: nn.Module,
-        optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
+        optimizer: Callable[[Iterable[Any]], Optimizer],
         schedule: Callable[[Optimizer, int], LRScheduler],
         clip: Callable[[Iterable[nn.Parameter]], object],
         recipe: dict[str, Any],
+        groups: Callable[[ViT], list[dict[str, Any]]] | None = None,
     ) -> None:
         super().__init__()
         self.model = model
         self.loss = loss
+        self.groups = groups
         self.optimizer = optimizer
         self.schedule = schedule
         self.clip = clip
         self.accuracy = MulticlassAccuracy(model.spec.num_classes, average="micro")
         # Not a plain number: Lightning weighs the shares of several processes wrongly if they are unequal.
         self.train_loss, self.val_loss = (MeanMetric(nan_strategy=math.nan) for _ in range(2))  # NaN is not left out
-        self.save_hyperparameters({"spec": dataclasses.asdict(model.spec), "recipe": recipe})
+        terms = {"licence": model.about.get("licence")}  # weights that were learnt from others keep theirs
+        self.save_hyperparameters({"spec": dataclasses.asdict(model.spec), "recipe": recipe} | terms)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.model(images)
@@ -64,6 +69,11 @@ class Classifier(LightningModule):
     def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
         images, targets = batch
         loss = self.loss(self.model(images), targets)
+        if self._is_logged() and not loss.isfinite():
+            raise ValueError(
+                f"the loss is {loss.item()} at step {self.trainer.global_step}: lower "
+                "recipe.classifier.optimizer.lr, or lengthen the warm-up"
+            )
         self.train_loss(loss.detach(), len(images))
         self.log("train_loss", self.train_loss, on_step=False, on_epoch=True)
         return loss
@@ -77,16 +87,20 @@ class Classifier(LightningModule):
         self.log("val_accuracy", self.accuracy, prog_bar=True, batch_size=len(images))
 
     def configure_optimizers(self) -> Any:
-        optimizer = self.optimizer(self.parameters())
+        optimizer = self.optimizer(self.parameters() if self.groups is None else self.groups(self.model))
         schedule = self.schedule(optimizer, int(self.trainer.estimated_stepping_batches))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def configure_gradient_clipping(self, optimizer: Optimizer, *_: object, **__: object) -> None:
-        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if every and (self.trainer.global_step + 1) % every == 0:  # when it is written: it is a pass over all gradients
+        if self._is_logged():
             gradients = [p.grad for p in self.parameters() if p.grad is not None]
             self.log("gradient_norm", get_total_norm(gradients))  # before clipping
         self.clip(self.parameters())
+
+    def _is_logged(self) -> bool:
+        """Whether this step is written to the log: what costs a pass over all gradients, or waits for the device."""
+        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        return bool(every) and (self.trainer.global_step + 1) % every == 0
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         names = self.model.class_names

@@ -73,7 +73,8 @@ def train(config: DictConfig, *, command: str | None = None) -> Report | None:
         family, other = model.spec.family, config.recipe.get("family", model.spec.family)
         if family != other:
             raise ValueError(
-                f"{config.model.name} is of family {family}, the recipe for {other}: give recipe={family}_digits"
+                f"{config.model.name} is of family {family}, the recipe for {other}: give recipe={family}_digits, or "
+                f"{family}_finetune for trained weights"
             )
         recipe = plain(config)
         model.class_names = data.class_names
@@ -148,7 +149,8 @@ def _write(
     report: Report, model: ViT, data: DataModule, recipe: dict[str, Any], command: str | None, output: Path
 ) -> None:
     weights, gallery = output / "model.safetensors", output / "gallery.png"
-    save_model(model, weights, about={"recipe": recipe, "results": report.numbers()})
+    terms = {name: model.about[name] for name in ("licence",) if name in model.about}  # weights go on under theirs
+    save_model(model, weights, about=terms | {"recipe": recipe, "results": report.numbers()})
     card = {
         "command": command,
         "seed": recipe["seed"],

@@ -111,7 +111,7 @@ def test_a_file_is_trained_whatever_is_said(files, tmp_path, capsys, pretrained)
 def test_photos_get_the_size_of_the_model(files, tmp_path):
     model = toy("bcos_vit_digits", num_classes=3)
     save_model(model, tmp_path / "three.safetensors")
-    photos = ("data=folder", f"data.dataset.root={files / 'photos'}", "data.num_workers=0")
+    photos = ("data=folder", f"data.root={files / 'photos'}", "data.num_workers=0")
     report = evaluated(tmp_path / "three.safetensors", tmp_path / "out", *photos, "split=val")
     assert report.images == 6
     test = evaluated(tmp_path / "three.safetensors", tmp_path / "test", *photos, "data.dataset.parts.test=val")
@@ -146,15 +146,15 @@ def test_classes_of_other_names_are_no_obstacle(files, tmp_path):
         (TypeError, ["+model.depth=3"], "holds its own spec and weights, with depth 2: drop depth"),
         (ValueError, ["model.name=FILES/overlapping.safetensors"], "class 5 of the model is 'x', but of the data '5'"),
         (ValueError, ["model.name=FILES/reversed.safetensors"], "class 0 of the model is '9', but of the data '0'"),
-        (ValueError, ["data=folder"], "no folder is given: say where the images lie, as data.dataset.root=FOLDER"),
-        (FileNotFoundError, ["data=folder", "data.dataset.root=FILES/none"], "there is no folder FILES/none"),
-        (FileNotFoundError, ["data=folder", "data.dataset.root=FILES/photos"], "there is no folder FILES/photos/test"),
+        (ValueError, ["data=folder"], "no folder is given: say where the images lie, as data.root=FOLDER"),
+        (FileNotFoundError, ["data=folder", "data.root=FILES/none"], "there is no folder FILES/none"),
+        (FileNotFoundError, ["data=folder", "data.root=FILES/photos"], "there is no folder FILES/photos/test"),
         (
             ValueError,
-            ["data=folder", "data.dataset.root=FILES/photos", "split=val"],
+            ["data=folder", "data.root=FILES/photos", "split=val"],
             "the data has 3 classes, but the model 10 logits",
         ),
-        (FileNotFoundError, ["data=cifar10", "data.dataset.root=FILES"], "CIFAR-10 is missing from FILES"),
+        (FileNotFoundError, ["data=cifar10", "data.root=FILES"], "CIFAR-10 is missing from FILES"),
         (ValueError, ["data.batch_size=0"], "batch_size must be a whole number of at least 1, found 0"),
         (ValueError, ["seed=-1"], "seed must be a whole number from 0 to 4294967295, found -1"),
         (ValueError, ["threads=0"], "threads must be a whole number of at least 1, or null for all, found 0"),

@@ -6,7 +6,7 @@ import pytest
 
 from evaluations import start, write_scans
 
-MODEL = ("model.name=model.safetensors", "data=folder", "data.dataset.root=photos")
+MODEL = ("model.name=model.safetensors", "data=folder", "data.root=photos")
 # A group of one's own, as users write it: the prediction of every image, under a number made of its pixels.
 OWN = """
 import torch

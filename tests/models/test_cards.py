@@ -10,7 +10,7 @@ import torch
 from torchvision.models import ResNet50_Weights
 
 from bcos_vit import list_models
-from bcos_vit.models import zoo
+from bcos_vit.models import cards, zoo
 from bcos_vit.models.vit import ViT
 from bcos_vit.models.zoo import CARDS, Card
 
@@ -91,8 +91,8 @@ def test_card_of_a_shipped_model_is_what_its_training_kept(name: str, monkeypatc
         "data_licence": "CC BY 4.0",
         "command": f"python train.py model={name}",
     }
-    monkeypatch.setattr(zoo, "shipped_card", {name: kept}.get)
-    assert zoo._digits_card(name, CARDS[name].spec) == Card(
+    monkeypatch.setattr(cards, "shipped_card", {name: kept}.get)
+    assert cards._digits_card(name, CARDS[name].spec) == Card(
         spec=CARDS[name].spec,
         class_names=tuple("0123456789"),
         file=f"{name}.safetensors",
@@ -103,8 +103,8 @@ def test_card_of_a_shipped_model_is_what_its_training_kept(name: str, monkeypatc
         top5=100.0,
         recipe=f"python train.py model={name}",
     )
-    monkeypatch.setattr(zoo, "shipped_card", {}.get)
-    assert zoo._digits_card(name, CARDS[name].spec).source is None
+    monkeypatch.setattr(cards, "shipped_card", {}.get)
+    assert cards._digits_card(name, CARDS[name].spec).source is None
 
 
 @pytest.mark.parametrize("name", sorted(CARDS))

@@ -242,5 +242,5 @@ def test_an_impossible_override_is_refused() -> None:
 
 
 def test_untrained_names_never_pass_for_trained_ones() -> None:
-    with pytest.raises(ValueError, match="bcos_vitc_s_patch1_14 has no trained weights"):
-        create_model("bcos_vitc_s_patch1_14", pretrained=True)
+    with pytest.raises(ValueError, match="bcos_vitc_s_rope_patch1_14 has no trained weights"):
+        create_model("bcos_vitc_s_rope_patch1_14", pretrained=True)

@@ -31,7 +31,7 @@ def photos(tmp_path):
 def test_choice_composes_and_builds(group, name, tmp_path, photos):
     chosen = config(f"{group}={name}", f"output={tmp_path / 'run'}", "image_size=8")
     if name == "folder":
-        chosen.data.dataset.root = str(photos)
+        chosen.data.root = str(photos)
     if name == "cifar10":  # has its data set tested below, which is not at hand
         chosen.data.dataset = config().data.dataset
     plain(chosen)
@@ -50,7 +50,7 @@ def test_choice_composes_and_builds(group, name, tmp_path, photos):
 def test_data_as_configured_gives_batches_that_the_model_takes(name, split, photos):
     chosen = config(f"data={name}", "data.num_workers=0", "data.batch_size=3")
     if name == "folder":
-        chosen.data.dataset.root = str(photos)
+        chosen.data.root = str(photos)
     model, data = model_and_data(chosen, "val", adapt=True)
     loader = data.train_dataloader() if split == "train" else data.val_dataloader()
     images, labels = next(iter(loader))

@@ -26,7 +26,7 @@ def of_folder(photos, *overrides):
     return config(
         *SMALL,
         *("data=folder", "data.num_workers=0", "data.batch_size=4", "recipe.classifier.schedule.warmup_steps=1"),
-        *(f"data.dataset.root={photos}", *overrides),
+        *(f"data.root={photos}", *overrides),
     )
 
 
@@ -40,7 +40,7 @@ def learnt(photos, tmp_path_factory):
         return explained[-1]
 
     chosen = of_folder(photos, "image_size=12", "explanations.images=50", f"output={output}")
-    command = shlex.join(["python", "train.py", "data=folder", f"data.dataset.root={photos}"])
+    command = shlex.join(["python", "train.py", "data=folder", f"data.root={photos}"])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(callbacks, "explain", noting)
         report = training.train(chosen, command=command)
@@ -100,11 +100,11 @@ def test_logits_asked_for_are_not_overruled(photos, tmp_path):
 @pytest.mark.parametrize(
     ("root", "sentence"),
     [
-        ("", "no folder is given: say where the images lie, as data.dataset.root=FOLDER"),
+        ("", "no folder is given: say where the images lie, as data.root=FOLDER"),
         ("nowhere", "there is no folder nowhere"),
     ],
 )
 def test_a_missing_folder_is_a_sentence_and_leaves_nothing(tmp_path, root, sentence):
     with pytest.raises((OSError, ValueError), match=sentence):
-        training.train(config(*SMALL, "data=folder", f"data.dataset.root={root}", f"output={tmp_path / 'run'}"))
+        training.train(config(*SMALL, "data=folder", f"data.root={root}", f"output={tmp_path / 'run'}"))
     assert list(tmp_path.iterdir()) == []

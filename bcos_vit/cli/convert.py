@@ -1,0 +1,52 @@
+"""``bcos-vit convert``: weights of any kind that is read, to a file of ours or to one with the published keys."""
+
+from __future__ import annotations
+
+import argparse
+import io
+from pathlib import Path
+
+import torch
+
+from bcos_vit.atomic import write_whole
+from bcos_vit.checks import nearest
+from bcos_vit.models import ViT, save_model
+from bcos_vit.models.download import sha256
+from bcos_vit.models.pretrained import load_file
+from bcos_vit.models.published import to_published
+from bcos_vit.models.weights import SUFFIX
+from bcos_vit.models.zoo import CARDS
+
+PUBLISHED = ".pth"
+
+
+def run(given: argparse.Namespace) -> int:
+    """Read ``given.input``, write ``given.output``; its suffix says in which form."""
+    output = Path(given.output)
+    if output.suffix not in (SUFFIX, PUBLISHED):
+        raise ValueError(f"OUT must end in {SUFFIX} (ours) or {PUBLISHED} (published keys), found {given.output}")
+    if output.exists():
+        raise FileExistsError(f"{output} exists: remove it, or give another name")
+    if given.model is not None and given.model not in CARDS:
+        raise ValueError(f"no model is named {given.model!r}{nearest(given.model, CARDS)}")
+    card = None if given.model is None else CARDS[given.model]
+    model = load_file(Path(given.input), None if card is None else card.spec)
+    if card is not None and model.class_names is None:
+        model.class_names = card.class_names
+    if output.suffix == SUFFIX:
+        save_model(model, output)
+    else:
+        write_whole(output, _published(model))
+    numbers = sum(p.numel() for p in model.parameters())
+    spec = model.spec
+    print(
+        f"{given.input}: {spec.family}, {spec.position} positions, {numbers:,} parameters, {spec.num_classes} classes"
+    )
+    print(f"{output}: SHA-256 {sha256(output)}")
+    return 0
+
+
+def _published(model: ViT) -> bytes:
+    content = io.BytesIO()
+    torch.save(to_published(model), content)
+    return content.getvalue()

@@ -1,0 +1,114 @@
+"""Sharing models on the Hugging Face Hub: a folder of ``config.json`` (the spec), ``model.safetensors`` and a card.
+
+What the weights' files know of models is imported where it is needed: the models themselves are built on this mixin.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from huggingface_hub import ModelCard, ModelCardData, ModelHubMixin, hf_hub_download
+
+from bcos_vit.atomic import write_whole
+from bcos_vit.checks import reject_unknown
+from bcos_vit.models.spec import ViTSpec, spec_fields
+
+if TYPE_CHECKING:
+    from bcos_vit.models.vit import ViT
+
+WEIGHTS = "model.safetensors"
+_HOME = "https://github.com/bcos-vit/bcos_vit"
+
+
+class HubMixin(ModelHubMixin):
+    """``save_pretrained``, ``from_pretrained`` and ``push_to_hub`` of the models.
+
+    The methods and their network are huggingface_hub's; what a model's folder holds is decided here. To
+    ``from_pretrained`` ``num_classes`` and ``image_size`` can be given, as to :func:`~bcos_vit.create_model`.
+    """
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        from bcos_vit.models.weights import save_model
+
+        save_model(self._vit, save_directory / WEIGHTS)
+        write_whole(save_directory / "config.json", json.dumps(dataclasses.asdict(self._vit.spec), indent=2) + "\n")
+
+    @classmethod
+    def _from_pretrained(cls, *, model_id: str, config: dict[str, Any] | None = None, **given: Any) -> ViT:
+        from bcos_vit.models.weights import load_model
+        from bcos_vit.models.zoo import ready
+
+        fetching = ("revision", "cache_dir", "force_download", "local_files_only", "token")
+        overrides = {name: value for name, value in given.items() if name not in fetching}
+        reject_unknown("override", overrides, spec_fields())
+        if config is None:
+            raise FileNotFoundError(f"{model_id} holds no config.json, or it cannot be fetched")
+        weights = Path(model_id) / WEIGHTS
+        if not Path(model_id).is_dir():
+            weights = Path(hf_hub_download(model_id, WEIGHTS, **{name: given[name] for name in fetching}))
+        return ready(load_model(weights, ViTSpec(**config)), overrides, model_id)
+
+    def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
+        """What the model is, what was measured, how it came to be, and how to use it."""
+        return ModelCard("\n".join(_card(self._vit)))
+
+    @property
+    def _vit(self) -> ViT:
+        from bcos_vit.models.vit import require_vit
+
+        return require_vit(self)  # type: ignore[arg-type] # it is mixed into a module
+
+
+def _card(model: ViT) -> Iterator[str]:
+    about, licence = model.about, model.about.get("licence")
+    kind = "B-cos Vision Transformer" if model.dynamic_linear else "Vision Transformer, the twin of a B-cos one"
+    tags = ["b-cos", "interpretability"] if model.dynamic_linear else ["vision transformer"]
+    terms = "other" if licence else None
+    data = ModelCardData(license=terms, library_name="bcos_vit", pipeline_tag="image-classification", tags=tags)
+    yield from ("---", data.to_yaml(), "---", f"# {about.get('name', kind)}", "", f"A {kind} of bcos_vit.", "")
+    yield from ("```python", "import bcos_vit", "", 'model = bcos_vit.ViT.from_pretrained("USER/NAME")')
+    yield "print(bcos_vit.predict(model, model.transform(photo)[None]).names)"
+    if model.dynamic_linear:
+        yield "bcos_vit.explain(model, model.transform(photo)[None]).check().plot()"
+    yield from ("```", "", "## Results", "")
+    measured = dict(_flat(about.get("results") or {}))
+    stated = {name: value for name, value in (about.get("stated") or {}).items() if value is not None}
+    if measured:
+        yield from ("Measured after training, on the test part; fractions, not percent.", "", *_table(measured))
+    if stated:
+        yield from ("Accuracy in percent as the source of the weights states it, not measured again.", "")
+        yield from _table(stated)
+    if not measured and not stated:
+        yield "Nothing is known to have been measured with these weights."
+    yield from ("", "## What it is", "", *_table(dataclasses.asdict(model.spec)), "")
+    if model.class_names is not None:
+        more = ", ..." if len(model.class_names) > 10 else ""
+        yield from (f"Classes: {', '.join(model.class_names[:10])}{more}", "")
+    yield from (
+        "## How it came to be",
+        "",
+        *(f"{name}: {about[name]}" for name in ("source", "sha256") if name in about),
+    )
+    if isinstance(recipe := about.get("recipe"), dict):
+        yield from ("```json", json.dumps(recipe, indent=2), "```")
+    else:
+        yield f"Recipe: {recipe or 'not known'}"
+    yield from ("", f"Licence: {licence or 'as the owner of these weights says'}")
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name} ")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _table(rows: Mapping[str, Any]) -> Iterator[str]:
+    yield from ("| | |", "|---|---|")
+    for name, value in rows.items():
+        yield f"| {name.replace('_', ' ')} | {f'{value:.4g}' if isinstance(value, float) else value} |"
