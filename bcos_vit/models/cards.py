@@ -159,10 +159,10 @@ def recognise(state: Mapping[str, Tensor]) -> ViTSpec | None:
     None if there is no such one. The heads of attention, which no shape shows, are those of the architecture.
     """
     shapes = {name: tensor.shape for name, tensor in state.items()}
-    classes = shapes.get("head.classify.weight", (0,))[0]
+    head = shapes.get("head.classify.weight", torch.Size())
     for card in CARDS.values():
-        if card.spec.position == "sincos" and shapes.get("head.norm.weight") == (card.spec.width,) and classes > 1:
-            spec = dataclasses.replace(card.spec, num_classes=classes)
+        if card.spec.position == "sincos" and head[1:] == (card.spec.width,) and head[0] > 1:
+            spec = dataclasses.replace(card.spec, num_classes=head[0])
             if shapes == expected_shapes(spec):
                 return spec
     return None

@@ -15,11 +15,13 @@ import ssl
 import time
 from pathlib import Path
 from urllib.error import HTTPError, URLError
+from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
 from tqdm import tqdm
 
 from bcos_vit.atomic import write_whole
+from bcos_vit.models.reading import reason
 
 TIMEOUT = 30.0
 """Seconds without a byte after which a server is asked again."""
@@ -93,8 +95,12 @@ def download(address: str, path: Path, prefix: str, *, most: int) -> None:
     ValueError
         If the address or the hash kept beside ``path`` is no such thing.
     """
-    if not address.startswith(("http://", "https://")):
-        raise ValueError(f"an address must start with http:// or https://, found {address}")
+    try:
+        known = urlsplit(address).scheme in ("http", "https") and address.isascii() and address.isprintable()
+    except ValueError:
+        known = False
+    if not known:
+        raise ValueError(f"an address looks like https://server/folder/file, found {address!r}")
     expected = expected_hash(path, prefix)
     partial = path.with_name(f"{path.name}.partial")
     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
@@ -127,17 +133,18 @@ def _fetch(address: str, file: io.BufferedRandom, expected: str, most: int) -> N
         except HTTPError as error:
             if error.code == 416:  # it has no more than is there already
                 return
-            reason: object = f"it answers {error.code} {error.reason}"
+            said = f"it answers {error.code} {reason(error.reason)}"
             if error.code not in _PASSING:
-                raise OSError(reason) from error
+                raise OSError(said) from error
         except _NETWORK as error:
-            reason = getattr(error, "reason", None) or error or type(error).__name__
-            if isinstance(reason, socket.gaierror):  # no network, or no such server
-                raise OSError(reason.strerror) from error
+            cause = getattr(error, "reason", error)
+            if isinstance(cause, socket.gaierror):  # no network, or no such server
+                raise OSError(cause.strerror) from error
+            said = reason(cause)
             if _digest(file).startswith(expected):  # the length that was promised was wrong, not the file
                 return
         if wait is None:
-            raise OSError(f"asked {1 + len(WAITS)} times, at last: {reason}")
+            raise OSError(f"asked {1 + len(WAITS)} times, at last: {said}")
         time.sleep(wait)
 
 
@@ -148,7 +155,7 @@ def _receive(address: str, file: io.BufferedRandom, most: int) -> None:
         if there and not (answer.headers.get("Content-Range") or "").startswith(f"bytes {there}-"):
             there = file.seek(file.truncate(0))  # the whole file comes
         length = answer.headers.get("Content-Length", "")
-        total = there + int(length) if length.isdecimal() else None
+        total = there + int(length) if length.isdecimal() and len(length) < 20 else None
         name = address.rpartition("/")[2]
         with tqdm(total=total, initial=there, unit="B", unit_scale=True, unit_divisor=1024, desc=name) as bar:
             while chunk := answer.read(_CHUNK):

@@ -20,8 +20,8 @@ from bcos_vit.models.spec import ViTSpec, spec_fields
 if TYPE_CHECKING:
     from bcos_vit.models.vit import ViT
 
-WEIGHTS = "model.safetensors"
-_HOME = "https://github.com/bcos-vit/bcos_vit"
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
+MARK = "<!-- Written with the weights, and anew with the next: remove this line to keep words of your own. -->"
 
 
 class HubMixin(ModelHubMixin):
@@ -35,22 +35,62 @@ class HubMixin(ModelHubMixin):
         from bcos_vit.models.weights import save_model
 
         save_model(self._vit, save_directory / WEIGHTS)
-        write_whole(save_directory / "config.json", json.dumps(dataclasses.asdict(self._vit.spec), indent=2) + "\n")
+        write_whole(save_directory / CONFIG, json.dumps(dataclasses.asdict(self._vit.spec), indent=2) + "\n")
+        card = save_directory / "README.md"
+        if card.is_file() and MARK in card.read_text(encoding="utf-8", errors="replace"):
+            card.unlink()  # it tells of other weights; the base class writes it where there is none
 
     @classmethod
-    def _from_pretrained(cls, *, model_id: str, config: dict[str, Any] | None = None, **given: Any) -> ViT:
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        *,
+        force_download: bool = False,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+        revision: str | None = None,
+        **overrides: Any,
+    ) -> Any:
+        """The model in a folder of ``save_pretrained``, or in a repository of the Hub.
+
+        Parameters
+        ----------
+        pretrained_model_name_or_path
+            A folder, or ``"user/name"``.
+        force_download, token, cache_dir, local_files_only, revision
+            As huggingface_hub's ``hf_hub_download`` takes them.
+        overrides
+            ``num_classes`` and ``image_size``, as for :func:`~bcos_vit.create_model`.
+
+        Raises
+        ------
+        OSError
+            If there is no such folder or repository, or it holds no model.
+        ValueError
+            If ``config.json`` is no spec, or not that of the weights, or the weights cannot be read safely.
+        TypeError
+            For another override.
+        """
         from bcos_vit.models.weights import load_model
         from bcos_vit.models.zoo import ready
 
-        fetching = ("revision", "cache_dir", "force_download", "local_files_only", "token")
-        overrides = {name: value for name, value in given.items() if name not in fetching}
         reject_unknown("override", overrides, spec_fields())
-        if config is None:
-            raise FileNotFoundError(f"{model_id} holds no config.json, or it cannot be fetched")
-        weights = Path(model_id) / WEIGHTS
-        if not Path(model_id).is_dir():
-            weights = Path(hf_hub_download(model_id, WEIGHTS, **{name: given[name] for name in fetching}))
-        return ready(load_model(weights, ViTSpec(**config)), overrides, model_id)
+        source = str(pretrained_model_name_or_path)
+
+        def find(name: str) -> Path:
+            if Path(source).is_dir():
+                return Path(source) / name
+            if source.startswith(("/", ".", "~")) or source.count("/") > 1:
+                raise FileNotFoundError(f"there is no folder {source}")
+            fetched = dict(token=token, cache_dir=cache_dir, force_download=force_download, revision=revision)
+            return Path(hf_hub_download(source, name, local_files_only=local_files_only, **fetched))  # type: ignore
+
+        try:
+            spec = ViTSpec(**json.loads(find(CONFIG).read_bytes()))
+        except (ValueError, TypeError, RecursionError) as error:
+            raise ValueError(f"the {CONFIG} of {source} is no spec of a model: {error}") from error
+        return ready(load_model(find(WEIGHTS), spec), overrides, source)
 
     def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
         """What the model is, what was measured, how it came to be, and how to use it."""
@@ -69,14 +109,13 @@ def _card(model: ViT) -> Iterator[str]:
     tags = ["b-cos", "interpretability"] if model.dynamic_linear else ["vision transformer"]
     terms = "other" if licence else None
     data = ModelCardData(license=terms, library_name="bcos_vit", pipeline_tag="image-classification", tags=tags)
-    yield from ("---", data.to_yaml(), "---", f"# {about.get('name', kind)}", "", f"A {kind} of bcos_vit.", "")
+    yield from ("---", data.to_yaml(), "---", MARK, f"# {about.get('name', kind)}", "", f"A {kind} of bcos_vit.", "")
     yield from ("```python", "import bcos_vit", "", 'model = bcos_vit.ViT.from_pretrained("USER/NAME")')
     yield "print(bcos_vit.predict(model, model.transform(photo)[None]).names)"
     if model.dynamic_linear:
         yield "bcos_vit.explain(model, model.transform(photo)[None]).check().plot()"
     yield from ("```", "", "## Results", "")
-    measured = dict(_flat(about.get("results") or {}))
-    stated = {name: value for name, value in (about.get("stated") or {}).items() if value is not None}
+    measured, stated = (dict(_flat(about.get(kind))) for kind in ("results", "stated"))
     if measured:
         yield from ("Measured after training, on the test part; fractions, not percent.", "", *_table(measured))
     if stated:
@@ -100,12 +139,13 @@ def _card(model: ViT) -> Iterator[str]:
     yield from ("", f"Licence: {licence or 'as the owner of these weights says'}")
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name} ")
-        else:
+def _flat(values: Any, prefix: str = "") -> Iterator[tuple[str, float]]:
+    """The numbers in nested mappings, by their names."""
+    for name, value in values.items() if isinstance(values, Mapping) else ():
+        if isinstance(value, int | float):
             yield f"{prefix}{name}", value
+        else:
+            yield from _flat(value, f"{prefix}{name} ")
 
 
 def _table(rows: Mapping[str, Any]) -> Iterator[str]:

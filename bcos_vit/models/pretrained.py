@@ -54,13 +54,15 @@ def load_pretrained(
         If the weights are not there and cannot be fetched, in a sentence that says what to fetch and where to put it.
     """
     if card.source == "shipped":
-        return load_model(shipped_weights(name), card.spec)
+        shipped = load_model(shipped_weights(name), card.spec)
+        shipped.about = {"name": name, "licence": card.licence} | shipped.about
+        return shipped
     if card.file is None or card.source is None or card.sha256_prefix is None:
         raise ValueError(
             f"{name} has no trained weights, nobody has trained it yet: train it, or take random weights, with "
             "pretrained=False (evaluate.py: model.pretrained=false; bcos-vit: --random-weights 0)"
         )
-    if Path(card.file).name != card.file:
+    if card.file in ("", ".", "..") or Path(card.file).name != card.file:
         raise ValueError(f"the card of {name} must name a file without folders, found {card.file!r}")
     file = cache_folder(cache_dir) / card.file
     if (model := _converted(file, card)) is not None:

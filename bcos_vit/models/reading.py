@@ -2,12 +2,13 @@
 
 Nothing in them runs, nothing in them is believed before it has been looked at, and tensors stay in the file (mapped)
 until they are known to be wanted. Two formats are read, told apart by their first bytes: safetensors, and the archives
-of ``torch.save`` through torch's restricted reader (``weights_only=True``).
+of ``torch.save`` through torch's restricted reader (``weights_only=True``), after a look at what they would have it do.
 """
 
 from __future__ import annotations
 
-import pickletools
+import json
+import os
 import struct
 import zipfile
 from pathlib import Path
@@ -17,14 +18,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-LARGEST_INDEX = 2**20
-"""Bytes of what describes the tensors; that of the largest published model, with its optimiser, takes a tenth."""
-_STORAGES = ("Double", "Float", "Half", "BFloat16", "Long", "Int", "Short", "Char", "Byte", "Bool")
-_GLOBALS = {"collections OrderedDict", "torch._utils _rebuild_tensor_v2", "torch._utils _rebuild_parameter"}
-_GLOBALS |= {f"torch {kind}Storage" for kind in _STORAGES}
-# All that weights need. torch allows more (sets, byte arrays of any size, ...), which can fill the memory.
-_REFUSED = {"STACK_GLOBAL", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "EXT1", "EXT2", "EXT4", "EMPTY_SET", "FROZENSET"}
-_END, _END_64, _LOCATOR = b"PK\x05\x06", b"PK\x06\x06", b"PK\x06\x07"  # records that close a zip archive
+from bcos_vit.models.pickles import check_pickle
+
+LARGEST_INDEX = 2**19
+"""Bytes of what describes the tensors; that of the largest published model, with its optimiser, takes a fifth."""
 
 
 def is_archive(path: Path) -> bool:
@@ -57,7 +54,7 @@ def read_archive(path: Path) -> Any:
     except Exception as error:  # a damaged file makes the readers raise nearly anything
         if isinstance(error, FileNotFoundError | PermissionError):
             raise
-        raise ValueError(f"{path} cannot be read safely: {_reason(error)}") from error
+        raise ValueError(f"{path} cannot be read safely: {reason(error)}") from error
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -69,64 +66,85 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         If it is no whole safetensors file.
     """
     with path.open("rb") as file:
-        header = int.from_bytes(file.read(8), "little")
-    if header > LARGEST_INDEX:
-        raise ValueError(
-            f"{path} is neither a safetensors file nor an archive of torch.save: "
-            f"a header of {header:,} bytes is more than weights need"
-        )
+        size = int.from_bytes(file.read(8), "little")
+        if size > LARGEST_INDEX:
+            raise ValueError(
+                f"{path} is neither a safetensors file nor an archive of torch.save: "
+                f"a header of {size:,} bytes is more than weights need"
+            )
+        header = file.read(size)
     try:
-        with safe_open(path, framework="pt") as file:
-            names = list(file.keys())
-            return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
+        json.loads(header, object_pairs_hook=_unique)  # the reader below would take the last of several
+        with safe_open(path, framework="pt") as opened:
+            names = list(opened.keys())
+            return {name: opened.get_tensor(name) for name in names}, opened.metadata() or {}
     except (SafetensorError, RuntimeError, ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"{path} is not a safetensors file: {_reason(error)}") from error
+        raise ValueError(f"{path} is not a safetensors file: {reason(error)}") from error
+
+
+def reason(error: object) -> str:
+    """What went wrong, in one line that can be shown: files that anyone may have made can say anything in an error."""
+    return shown(str(error).partition("\n")[0]) or type(error).__name__
+
+
+def shown(text: str, most: int = 200) -> str:
+    """One line of printable characters, cut to ``most``."""
+    line = "".join(c if c.isprintable() else " " for c in text[: 2 * most])
+    return line if len(line) <= most else f"{line[:most]}..."
 
 
 def _inspect(path: Path) -> None:
-    """Raise ``ValueError`` for an archive that would take more memory than its own size, or name what it should not."""
+    """Raise ``ValueError`` unless the file is laid out as ``torch.save`` does it, and asks for no more than it holds.
+
+    The readers of zip archives that Python and torch have must see the same entries, so oddities are refused.
+    """
     with path.open("rb") as file:
-        if (size := _directory_size(file)) > LARGEST_INDEX:
-            raise ValueError(f"its directory of {size:,} bytes is more than weights need")
+        _check_end(file)
         with zipfile.ZipFile(file) as archive:
-            entries = archive.infolist()
-            names = [entry.filename.casefold() for entry in entries]
-            folders = {name.partition("/")[0] for name in names}
-            if len(set(names)) < len(names) or len(folders) > 1 or any(".." in name.split("/") for name in names):
-                raise ValueError("its entries are not those of torch.save")
-            if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+            entries = {entry.orig_filename: entry for entry in archive.infolist()}
+            if len({name.casefold() for name in entries}) < len(archive.infolist()):
+                raise ValueError("it has an entry twice")
+            (folder, *others) = {name.partition("/")[0] for name in entries}
+            if others or any(
+                ".." in name.split("/") or not (name.isascii() and name.isprintable()) for name in entries
+            ):
+                raise ValueError("its entries are not named as torch.save does it")
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries.values()):
                 raise ValueError("its entries are compressed, which torch.save never does")
-            if sum(entry.file_size for entry in entries) > path.stat().st_size:
-                raise ValueError("its entries claim to be larger than the file")
-            index = [entry for entry in entries if entry.filename.casefold().endswith("/data.pkl")]
-            if len(index) != 1 or index[0].file_size > LARGEST_INDEX:
-                raise ValueError("its data.pkl is missing, or larger than weights need")
-            content = archive.read(index[0])
-    for operation, argument, _ in pickletools.genops(content):  # names what the pickle does, without doing it
-        if operation.name in _REFUSED or (operation.name == "GLOBAL" and argument not in _GLOBALS):
-            raise ValueError(f"it asks for {str(argument or operation.name)[:80]!r}, which weights do not need")
+            sizes = {name.removeprefix(f"{folder}/"): entry.file_size for name, entry in entries.items()}
+            storages = {name.removeprefix("data/"): sizes.pop(name) for name in list(sizes) if name.startswith("data/")}
+            if sum(storages.values()) > path.stat().st_size or sum(sizes.values()) > LARGEST_INDEX:
+                raise ValueError("its entries claim to be larger than the file, or than weights need")
+            if "data.pkl" not in sizes:
+                raise ValueError("it holds no data.pkl")
+            content = archive.read(f"{folder}/data.pkl")
+    check_pickle(content, storages)
 
 
-def _directory_size(file: BinaryIO) -> int:
-    """Bytes of the list of entries, which zipfile would read whole; archives of torch.save end without a comment."""
-    file.seek(-22, 2)
-    end = file.read(22)
-    if end[:4] != _END:
-        raise ValueError("its end is missing")
-    (size,) = struct.unpack_from("<I", end, 12)
-    if size < 2**32 - 1:
-        return size
-    file.seek(-42, 2)
-    locator = file.read(20)
-    if locator[:4] != _LOCATOR:
-        raise ValueError("its end is damaged")
-    file.seek(struct.unpack_from("<Q", locator, 8)[0])
-    record = file.read(56)
-    if record[:4] != _END_64 or len(record) < 56:
-        raise ValueError("its end is damaged")
-    return struct.unpack_from("<Q", record, 40)[0]
+def _check_end(file: BinaryIO) -> None:
+    """Raise ``ValueError`` unless the archive ends with one directory of entries of modest size, and nothing else.
+
+    zipfile would read a directory of any size, and, like torch's reader, can be shown another one than its own.
+    """
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - 98))
+    tail = file.read()
+    end, locator, record = tail[-22:], tail[-42:-22], tail[-98:-42]
+    length, start = struct.unpack("<II", end[12:20]) if end[:4] == b"PK\x05\x06" else (0, 0)
+    closing = 22
+    if locator[:4] == b"PK\x06\x07" and record[:4] == b"PK\x06\x06":
+        length, start = struct.unpack("<QQ", record[40:56])
+        closing = 98
+        if struct.unpack("<Q", locator[8:16])[0] != size - closing:
+            raise ValueError("its end is damaged")
+    if not length or start + length + closing != size:
+        raise ValueError("its end is missing or damaged")
+    if length > LARGEST_INDEX:
+        raise ValueError(f"a directory of {length:,} bytes is more than weights need")
 
 
-def _reason(error: Exception) -> str:
-    lines = str(error).splitlines()
-    return lines[0][:200] if lines else type(error).__name__
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("its header names something twice")
+    return found

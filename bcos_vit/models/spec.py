@@ -15,6 +15,9 @@ Position = Literal["sincos", "rope", "prior", "none"]
 Value = Literal["plain", "bcos"]
 Head = Literal["pool", "tokens"]
 
+LARGEST_COUNT = 2**31 - 1
+LARGEST_NUMBER = 1e30  # beyond which float32 has no room to compute
+
 
 @dataclass(frozen=True, kw_only=True)
 class ViTSpec:
@@ -120,7 +123,7 @@ class ViTSpec:
     def _check_numbers(self) -> None:
         for name in ("b", "logit_scale", *(() if self.logit_bias is None else ("logit_bias",))):
             found = getattr(self, name)
-            if isinstance(found, bool) or not isinstance(found, int | float) or not math.isfinite(found):
+            if isinstance(found, bool) or not isinstance(found, int | float) or not abs(found) < LARGEST_NUMBER:
                 raise ValueError(f"{name} must be a finite number, found {found!r}")
         if self.b < 1:
             raise ValueError(f"b must be at least 1, found {self.b}")
@@ -167,3 +170,5 @@ def spec_fields() -> tuple[str, ...]:
 def _require_count(name: str, found: object) -> None:
     if isinstance(found, bool) or not isinstance(found, int) or found < 1:
         raise ValueError(f"{name} must be a whole number of at least 1, found {found!r}")
+    if found > LARGEST_COUNT:
+        raise ValueError(f"{name} must be at most {LARGEST_COUNT:,}, found one of {found.bit_length()} bits")

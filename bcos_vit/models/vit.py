@@ -10,6 +10,7 @@ part of the model. The conventional twin differs in its bricks only, all of whic
 from __future__ import annotations
 
 import dataclasses
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -90,10 +91,7 @@ class ViT(nn.Module, HubMixin):
     def forward_encoded(self, encoded: Tensor) -> Tensor:
         """Logits (B, K) of an encoded image (B, C, H, W)."""
         self._check(encoded, self.spec.channels, "encoded images")
-        x, turn = self._embed(encoded)
-        for block in self.blocks:
-            x = block(x, turn)
-        return self.forward_head(x)
+        return self.forward_head(self._features(encoded))
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, K) of RGB images (B, 3, H, W) in [0, 1]. Values are not looked at here."""
@@ -105,8 +103,7 @@ class ViT(nn.Module, HubMixin):
 
     def forward_features(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, W) -> the tokens (B, N, D) that the head gets; the grid's rows one after the other."""
-        tokens, _ = self.forward_intermediates(images, [])
-        return tokens
+        return self._features(self.encode(images))
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Tokens (B, N, D) of :meth:`forward_features` -> logits (B, K).
@@ -124,7 +121,8 @@ class ViT(nn.Module, HubMixin):
         norm: bool = False,
         stop_early: bool = False,
         output_fmt: Literal["NCHW", "NLC"] = "NCHW",
-    ) -> tuple[Tensor, list[Tensor]]:
+        intermediates_only: bool = False,
+    ) -> tuple[Tensor, list[Tensor]] | list[Tensor]:
         """The tokens after some of the blocks.
 
         Parameters
@@ -139,10 +137,12 @@ class ViT(nn.Module, HubMixin):
             Run no block after the last one asked for.
         output_fmt
             ``"NCHW"``: (B, D, h, w), a token a pixel. ``"NLC"``: (B, N, D).
+        intermediates_only
+            Leave out the first of what is returned.
 
         Returns
         -------
-        tuple of Tensor and list of Tensor
+        tuple of Tensor and list of Tensor, or the list alone
             The tokens (B, N, D) after the last block that ran, and those asked for, in the order of the blocks.
 
         Raises
@@ -161,7 +161,7 @@ class ViT(nn.Module, HubMixin):
             if number in chosen:
                 kept = self.head.norm(x) if norm else x
                 found.append(kept.mT.unflatten(2, (height, -1)) if output_fmt == "NCHW" else kept)
-        return x, found
+        return found if intermediates_only else (x, found)
 
     def get_classifier(self) -> nn.Module:
         """The last learnt map, from features to K scores; the logits add their bias."""
@@ -178,13 +178,20 @@ class ViT(nn.Module, HubMixin):
         like = next(self.head.classify.parameters())
         fresh = Bricks.of(spec).linear(spec.width, num_classes).to(like.device, like.dtype)
         self.head.classify = fresh.train(self.training)
-        self.logits = Logits(spec.logit_scale, spec.bias)
+        self.logits = Logits(spec.logit_scale, spec.bias).train(self.training)
         self.spec, self.class_names = spec, None
         self.forget_results()
 
     def forget_results(self) -> None:
         """Drop from ``about`` what was measured: the model is another one now."""
         self.about = {name: value for name, value in self.about.items() if name not in ("results", "stated")}
+
+    def _features(self, encoded: Tensor) -> Tensor:
+        """Encoded images (B, C, H, W) -> the tokens (B, N, D) that the head gets."""
+        x, turn = self._embed(encoded)
+        for block in self.blocks:
+            x = block(x, turn)
+        return x
 
     def _embed(self, encoded: Tensor) -> tuple[Tensor, Rotation | None]:
         """Encoded images -> tokens (B, N, D) that know where they are, or the rotation that will tell them."""
@@ -218,11 +225,13 @@ class ViT(nn.Module, HubMixin):
 def block_numbers(indices: int | Sequence[int] | None, depth: int) -> set[int]:
     """The numbers from 0 of the blocks meant by ``indices``: all (None), the last n, or some, negative ones too."""
     if isinstance(indices, int):
-        meant = list(range(-indices, 0)) or [depth]  # the last 0 are none that there are
-    else:
-        meant = list(range(depth) if indices is None else indices)
+        indices = range(-indices, 0) or [depth]  # the last 0 blocks are none that there are
+    try:
+        meant = [operator.index(number) for number in (range(depth) if indices is None else indices)]
+    except TypeError as error:
+        raise TypeError(f"indices must be None, a whole number or several, found {indices!r}") from error
     if not all(-depth <= number < depth for number in meant):
-        raise ValueError(f"the model has {depth} blocks, 0 to {depth - 1}, found {indices!r}")
+        raise ValueError(f"the model has {depth} blocks, 0 to {depth - 1}, but indices are {meant}")
     return {number % depth for number in meant}
 
 

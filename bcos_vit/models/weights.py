@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from bcos_vit.atomic import write_whole
 from bcos_vit.models.cards import recognise
 from bcos_vit.models.published import from_published, to_published
-from bcos_vit.models.reading import is_archive, read_archive, read_safetensors
+from bcos_vit.models.reading import is_archive, read_archive, read_safetensors, reason, shown
 from bcos_vit.models.spec import ViTSpec
 from bcos_vit.models.vit import ViT, require_vit
 
@@ -121,8 +121,8 @@ def load_model(path: Path, spec: ViTSpec | None = None) -> ViT:
     content = _read(path)
     try:
         found = ViTSpec(**content.spec) if content.spec is not None else spec or recognise(content.ours())
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{path} holds no usable spec: {error}") from error
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ValueError(f"{path} holds no usable spec: {reason(error)}") from error
     if found is None:
         raise ValueError(
             f"{path} does not say which model its weights belong to, and it is none of the published ones: name it, "
@@ -143,8 +143,8 @@ def load_model(path: Path, spec: ViTSpec | None = None) -> ViT:
 
 def note_licence(about: Mapping[str, Any], name: str) -> None:
     """Log, as a warning, under which terms weights may be used, where it is known."""
-    if licence := about.get("licence"):
-        _log.warning("%s: weights %s", name, licence)
+    if isinstance(licence := about.get("licence"), str):
+        _log.warning("%s: weights %s", name, shown(licence))
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -190,9 +190,11 @@ def _read(path: Path) -> _Content:
     content = _from_archive(read_archive(path)) if is_archive(path) else _from_safetensors(path)
     for key, tensor in content.state.items():
         if not isinstance(key, str) or not isinstance(tensor, Tensor):
-            raise ValueError(f"{path} is no state dict: {key!r:.80} is no tensor")
+            raise ValueError(f"{path} is no state dict: {shown(repr(key))} is no tensor")
     if not content.state:
         raise ValueError(f"{path} holds no weights")
+    if sum(tensor.nbytes for tensor in content.state.values()) > path.stat().st_size:
+        raise ValueError(f"{path} holds tensors that are larger than the file")
     return content
 
 
@@ -201,13 +203,13 @@ def _from_safetensors(path: Path) -> _Content:
     if "format" not in metadata or metadata["format"] == "pt":  # which others write
         return _Content(state)
     if metadata["format"] != FORMAT:
-        raise ValueError(f"{path} is no weights file of bcos_vit: its format is {metadata['format']!r:.80}")
+        raise ValueError(f"{path} is no weights file of bcos_vit: its format is {shown(metadata['format'])!r}")
     try:
         spec, names, about = (json.loads(metadata[name]) for name in ("spec", "class_names", "about"))
     except (KeyError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path} holds no usable spec: {error!r:.80}") from error
+        raise ValueError(f"{path} holds no usable spec: {type(error).__name__}, {reason(error)}") from error
     if not isinstance(spec, dict) or not isinstance(about, dict):
-        raise ValueError(f"{path} holds no usable spec: {spec!r:.80}")
+        raise ValueError(f"{path} holds no usable spec, but {shown(repr(spec))}")
     return _Content(state, spec, names, about)
 
 
@@ -232,16 +234,19 @@ def _from_archive(content: Any) -> _Content:
 def _restore(content: _Content, spec: ViTSpec, path: Path) -> ViT:
     """A model with the tensors of ``content``, once it is known that they are the right ones."""
     state = content.state
-    if spec.depth + len(spec.stem) > max(100, len(state)):  # before so many blocks are made
+    if 6 * spec.depth + len(spec.stem) > max(600, len(state)):  # before so many blocks are made
         raise ValueError(f"{path} holds {len(state)} tensors, too few for {spec.depth} blocks")
-    with torch.device("meta"):
-        model = ViT(spec)
+    try:
+        with torch.device("meta"):
+            model = ViT(spec)
+    except RuntimeError as error:  # more numbers than can be counted
+        raise ValueError(f"{path} holds no usable spec: {reason(error)}") from error
     expected = to_published(model) if content.published else model.state_dict()
     shapes = {key: tuple(tensor.shape) for key, tensor in expected.items()}
     wrong = {key: tuple(state[key].shape) for key in shapes.keys() & state.keys() if state[key].shape != shapes[key]}
     faults = {
         "missing": sorted(shapes.keys() - state.keys()),
-        "unexpected": sorted(repr(key)[1:-1][:80] for key in state.keys() - shapes.keys()),
+        "unexpected": sorted(shown(repr(key)[1:-1], 80) for key in state.keys() - shapes.keys()),
         "of another shape": sorted(f"{key} {found} for {shapes[key]}" for key, found in wrong.items()),
     }
     if any(faults.values()):
@@ -250,8 +255,6 @@ def _restore(content: _Content, spec: ViTSpec, path: Path) -> ViT:
     dtypes = {tensor.dtype for tensor in state.values()}
     if len(dtypes) > 1 or not dtypes <= set(DTYPES):
         raise ValueError(f"{path} holds {', '.join(sorted(map(str, dtypes)))}: weights have one floating dtype")
-    if sum(tensor.nbytes for tensor in state.values()) > path.stat().st_size:
-        raise ValueError(f"{path} holds tensors that are larger than the file")
     for key, tensor in state.items():
         if not torch.stack(tensor.aminmax()).isfinite().all():
             raise ValueError(f"{path} holds NaN or infinite weights, as in {key}")
