@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import io
+import sys
 from pathlib import Path
 
 import torch
 
 from bcos_vit.atomic import write_whole
 from bcos_vit.checks import nearest
-from bcos_vit.models import ViT, save_model
+from bcos_vit.models import ViT, ViTSpec, save_model
 from bcos_vit.models.download import sha256
 from bcos_vit.models.pretrained import load_file
 from bcos_vit.models.published import to_published
@@ -18,6 +19,8 @@ from bcos_vit.models.weights import SUFFIX
 from bcos_vit.models.zoo import CARDS
 
 PUBLISHED = ".pth"
+UNSAID = ("b", "max_out", "stem_max_out", "logit_scale", "logit_bias")
+"""Fields of a spec that neither names nor shapes of tensors show, and that the release has at their defaults."""
 
 
 def run(given: argparse.Namespace) -> int:
@@ -37,6 +40,13 @@ def run(given: argparse.Namespace) -> int:
         save_model(model, output)
     else:
         write_whole(output, _published(model))
+        lost = [
+            f"{name} {getattr(model.spec, name)}"
+            for name in UNSAID
+            if getattr(model.spec, name) != getattr(ViTSpec, name)
+        ]
+        if lost:
+            print(f"note: a state dict does not say {', '.join(lost)}: build its model with it", file=sys.stderr)
     numbers = sum(p.numel() for p in model.parameters())
     spec = model.spec
     print(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import re
 import shutil
 from pathlib import Path
 
@@ -62,13 +63,14 @@ def _caches() -> dict[str, Path]:
 
 def _published() -> list[str]:
     """What the environment says of downloads, and which are in the cache, without checking them."""
-    lines = [f"{name} is {os.environ[name]!r}" for name in (CACHE, MIRROR, OFFLINE) if name in os.environ]
+    given = {name: os.environ[name] for name in (CACHE, MIRROR, OFFLINE) if name in os.environ}
+    lines = [f"{name} is {re.sub('//[^/]*@', '//...@', value)!r}" for name, value in given.items()]  # no passwords
     for name, card in CARDS.items():
         if card.file is not None and card.source != "shipped":
             file = cache_folder() / card.file
             if found := next((path for path in (file.with_suffix(SUFFIX), file) if path.is_file()), None):
                 lines.append(f"{name}: {found.name}")
-    return lines or ["none in the cache"]
+    return lines if len(lines) > len(given) else [*lines, "none in the cache"]
 
 
 def _state(path: Path) -> str:

@@ -7,6 +7,7 @@ wait for each other at ``NAME.pth.lock``.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -67,20 +68,21 @@ def load_pretrained(
     file = cache_folder(cache_dir) / card.file
     if (model := _converted(file, card)) is not None:
         return model
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise type(error)(
-            f"cannot make the folder {file.parent}: {error.strerror}; name another with {CACHE} or cache_dir"
-        ) from error
-    if file.is_file() and not os.access(file.parent, os.W_OK):  # a cache that others look after
-        return _original(name, file, card, verify(file, card.sha256_prefix))
     address = f"{(mirror or os.environ.get(MIRROR) or card.source).rstrip('/')}/{card.file}"
+    if not file.is_file():
+        if is_offline(offline):
+            raise FileNotFoundError(
+                f"the weights of {name} are not in {file.parent}, and nothing may be fetched ({OFFLINE}, or "
+                f"offline=True): {_elsewhere(address, file)}"
+            )
+        _make_folder(file.parent)
+    elif not os.access(file.parent, os.W_OK):  # a cache that others look after
+        return _original(name, file, card, verify(file, card.sha256_prefix))
     with FileLock(file.with_name(f"{file.name}.lock")):
         if (model := _converted(file, card)) is not None:  # by another process, meanwhile
             return model
         if not file.is_file():
-            _fetch(name, address, file, card, is_offline(offline))
+            _fetch(name, address, file, card)
         digest = verify(file, card.sha256_prefix)
         keep_hash(file, digest)
         model = _original(name, file, card, digest)
@@ -100,13 +102,22 @@ def load_file(path: Path, spec: ViTSpec | None = None) -> ViT:
     return model
 
 
-def _fetch(name: str, address: str, file: Path, card: Card, offline: bool) -> None:
-    elsewhere = f"fetch {address} elsewhere and put it into {file.parent}"
-    if offline:
-        raise FileNotFoundError(
-            f"the weights of {name} are not in {file.parent}, and nothing may be fetched ({OFFLINE}, or offline=True): "
-            f"{elsewhere}"
-        )
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise type(error)(
+            f"cannot keep weights in {folder}: {error.strerror}; name another folder with {CACHE} or cache_dir"
+        ) from error
+
+
+def _elsewhere(address: str, file: Path) -> str:
+    return f"fetch {address} elsewhere and put it into {file.parent}"
+
+
+def _fetch(name: str, address: str, file: Path, card: Card) -> None:
     # twice what the numbers take in float32, and room for their names
     most = 8 * sum(shape.numel() for shape in expected_shapes(card.spec).values()) + 2**20
     assert card.sha256_prefix is not None
@@ -114,8 +125,8 @@ def _fetch(name: str, address: str, file: Path, card: Card, offline: bool) -> No
         download(address, file, card.sha256_prefix, most=most)
     except OSError as error:
         raise OSError(
-            f"the weights of {name} cannot be fetched from {address}: {error}; try again, {elsewhere}, or name a "
-            f"mirror with {MIRROR}"
+            f"the weights of {name} cannot be fetched from {address}: {error}; try again, "
+            f"{_elsewhere(address, file)}, or name a mirror with {MIRROR}"
         ) from error
 
 

@@ -119,10 +119,14 @@ def load_model(path: Path, spec: ViTSpec | None = None) -> ViT:
         missing, unexpected, of another shape or dtype than the model's, or not finite.
     """
     content = _read(path)
+    found = spec
     try:
-        found = ViTSpec(**content.spec) if content.spec is not None else spec or recognise(content.ours())
+        if content.spec is not None:
+            found = ViTSpec(**content.spec)
     except (ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"{path} holds no usable spec: {reason(error)}") from error
+    if found is None and content.published:  # ours are alike for several kinds of positions
+        found = recognise(_ours(content, path))
     if found is None:
         raise ValueError(
             f"{path} does not say which model its weights belong to, and it is none of the published ones: name it, "
@@ -181,10 +185,6 @@ class _Content:
     def published(self) -> bool:
         return not any(key.startswith(("tokens.", "blocks.", "head.")) for key in self.state)
 
-    def ours(self) -> dict[str, Tensor]:
-        """The state under our keys."""
-        return from_published(self.state) if self.published else self.state
-
 
 def _read(path: Path) -> _Content:
     content = _from_archive(read_archive(path)) if is_archive(path) else _from_safetensors(path)
@@ -196,6 +196,14 @@ def _read(path: Path) -> _Content:
     if sum(tensor.nbytes for tensor in content.state.values()) > path.stat().st_size:
         raise ValueError(f"{path} holds tensors that are larger than the file")
     return content
+
+
+def _ours(content: _Content, path: Path) -> dict[str, Tensor]:
+    """The state under our keys."""
+    try:
+        return from_published(content.state) if content.published else content.state
+    except ValueError as error:
+        raise ValueError(f"{path} holds no weights of a known kind: {reason(error)}") from error
 
 
 def _from_safetensors(path: Path) -> _Content:
@@ -233,15 +241,15 @@ def _from_archive(content: Any) -> _Content:
 
 def _restore(content: _Content, spec: ViTSpec, path: Path) -> ViT:
     """A model with the tensors of ``content``, once it is known that they are the right ones."""
-    state = content.state
+    state, ours = content.state, _ours(content, path)
     if 6 * spec.depth + len(spec.stem) > max(600, len(state)):  # before so many blocks are made
         raise ValueError(f"{path} holds {len(state)} tensors, too few for {spec.depth} blocks")
     try:
         with torch.device("meta"):
             model = ViT(spec)
-    except RuntimeError as error:  # more numbers than can be counted
-        raise ValueError(f"{path} holds no usable spec: {reason(error)}") from error
-    expected = to_published(model) if content.published else model.state_dict()
+        expected = to_published(model) if content.published else model.state_dict()
+    except (RuntimeError, ValueError) as error:  # more numbers than can be counted, or no architecture of the release
+        raise ValueError(f"{path} does not fit its model: {reason(error)}") from error
     shapes = {key: tuple(tensor.shape) for key, tensor in expected.items()}
     wrong = {key: tuple(state[key].shape) for key in shapes.keys() & state.keys() if state[key].shape != shapes[key]}
     faults = {
@@ -258,7 +266,7 @@ def _restore(content: _Content, spec: ViTSpec, path: Path) -> ViT:
     for key, tensor in state.items():
         if not torch.stack(tensor.aminmax()).isfinite().all():
             raise ValueError(f"{path} holds NaN or infinite weights, as in {key}")
-    copies = {key: tensor.clone(memory_format=torch.contiguous_format) for key, tensor in content.ours().items()}
+    copies = {key: tensor.clone(memory_format=torch.contiguous_format) for key, tensor in ours.items()}
     model.load_state_dict(copies, assign=True)
     return model.eval()
 

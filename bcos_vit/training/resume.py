@@ -39,6 +39,8 @@ def check_resumable(path: Path, classifier: Classifier) -> int:
         If it is no checkpoint, or model, recipe, averaging, batch size, transform, devices or epochs differ.
     """
     content = read_checkpoint(path)
+    if missing := {"epoch", "loops", "lr_schedulers", "optimizer_states"} - content.keys():
+        raise ValueError(f"{path} cannot be gone on with: it lacks {', '.join(sorted(missing))}")
     for where in KEPT:
         _require_equal(path, where, _at(content["hyper_parameters"], where), _at(dict(classifier.hparams), where))
     return int(content["epoch"]) + 1

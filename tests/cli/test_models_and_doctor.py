@@ -1,6 +1,7 @@
 """``bcos-vit models`` and ``bcos-vit doctor``, help, version, and the ways to start the command."""
 
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -48,6 +49,37 @@ def test_a_pattern_chooses_names(command):
     assert tuple(names) == SHIPPED
 
 
+def test_the_markdown_table_says_of_every_name_what_its_card_says(command):
+    said = command("models", "--markdown")
+    assert (said.status, said.err) == (0, "")
+    head, rule, *rows = said.out.splitlines()
+    assert head == ("| name | parameters (M) | width | blocks | heads | positions | weights | top-1 (%) | top-5 (%) |")
+    assert rule == "|" + 9 * " --- |"
+    table = [row.removeprefix("| ").removesuffix(" |").split(" | ") for row in rows]
+    assert [row[0] for row in table] == [f"`{name}`" for name in bcos_vit.list_models()]
+    for name, (_, parameters, width, blocks, heads, position, *trained) in zip(sorted(CARDS), table, strict=True):
+        card = CARDS[name]
+        assert (width, blocks, heads) == tuple(str(n) for n in (card.spec.width, card.spec.depth, card.spec.heads))
+        assert position == ("rope" if "_rope_" in name or name == "bcos_vit_digits" else "sincos")
+        with torch.device("meta"):
+            count = sum(p.numel() for p in bcos_vit.ViT(card.spec).parameters())
+        assert parameters == f"{count / 1e6:.2f}"
+        if "_rope_" in name:
+            assert trained == ["none", "-", "-"]
+        else:
+            source = "shipped" if name in SHIPPED else "published"
+            assert trained == [source, f"{card.top1:.2f}", f"{card.top5:.2f}"]
+
+
+def test_the_markdown_table_of_some_names_or_of_one(command):
+    whole = command("models", "--markdown").out.splitlines()
+    some = command("models", "standard_vitc_*", "--markdown").out.splitlines()
+    assert some == whole[:2] + [row for row in whole if row.startswith("| `standard_vitc_")]
+    assert len(some) == 2 + 4
+    (row,) = command("models", "bcos_vitc_ti_patch1_14", "--markdown").out.splitlines()[2:]
+    assert row == "| `bcos_vitc_ti_patch1_14` | 5.32 | 192 | 11 | 3 | sincos | published | 67.26 | 86.77 |"
+
+
 @pytest.mark.parametrize("name", ["bcos_vit_digits", "standard_vitc_ti_patch1_14", "bcos_vitc_ti_rope_patch1_14"])
 def test_a_name_shows_its_card(command, name):
     said = command("models", name)
@@ -64,8 +96,33 @@ def test_a_name_shows_its_card(command, name):
         "recipe": card.recipe,
     }.items():
         assert rows.get(label) == value
-    assert rows.get("top-1") == (None if card.top1 is None else f"{card.top1:.2f} %")
+    for label, percent in {"top-1": card.top1, "top-5": card.top5}.items():
+        assert rows.get(label) == (None if percent is None else f"{percent:.2f} %")
     assert (rows["weights"] == "none") == ("SHA-256" not in rows)
+    if card.sha256_prefix is not None:
+        assert re.fullmatch(r"[0-9a-f]{10,}\.*", rows["SHA-256"])  # dots where it is not known
+        assert (rows["SHA-256"].rstrip("."), len(rows["SHA-256"])) == (card.sha256_prefix, 64)
+    _, resize, crop, *_ = model.transform.transforms
+    assert rows["images"] == (
+        f"shorter side to {resize.size[0]} pixels ({resize.interpolation.value}), centre crop of {crop.size[0]}, "
+        "RGB in [0, 1]"
+    )
+
+
+def test_the_card_of_a_published_model_in_full(command):
+    said = command("models", "bcos_vitc_ti_patch1_14")
+    assert said.out.splitlines()[3:] == [
+        "classes     1,000: tench, goldfish, great white shark, ...",
+        "weights     published",
+        "file        bcos_vitc_ti_patch1_14-ddd6193a77.pth",
+        f"SHA-256     ddd6193a77{54 * '.'}",
+        "source      https://github.com/B-cos/B-cos-v2/releases/download/v0.0.1-weights",
+        "licence     derived from ImageNet, whose terms allow non-commercial research only",
+        "top-1       67.26 %",
+        "top-5       86.77 %",
+        "recipe      B-cos v2, arXiv 2306.10898: 90 epochs of ImageNet-1k",
+        "images      shorter side to 256 pixels (bilinear), centre crop of 224, RGB in [0, 1]",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -117,7 +174,60 @@ def test_doctor_looks_at_caches_that_are_not_there_yet(command, monkeypatch, tmp
     assert ", not there yet)" in said.out
 
 
-@pytest.mark.parametrize("arguments", [[], ["models"], ["explain"], ["doctor"]])
+@pytest.fixture
+def doctor(command, monkeypatch, tmp_path):
+    """The lines of caches and of published weights, with these variables of the environment alone."""
+
+    def call(**variables):
+        for name in ("BCOS_VIT_CACHE", "BCOS_VIT_MIRROR", "BCOS_VIT_OFFLINE", "TORCH_HOME"):
+            monkeypatch.delenv(name, raising=False)
+        for name, value in ({"TORCH_HOME": tmp_path / "torch"} | variables).items():
+            monkeypatch.setenv(name, str(value))
+        said = command("doctor")
+        assert (said.status, said.err) == (0, "")
+        caches = said.out.partition("\ncaches\n")[2].partition("\npublished weights\n")[0].splitlines()
+        return caches, said.out.partition("\npublished weights\n")[2].partition("\nshipped models\n")[0].splitlines()
+
+    return call
+
+
+def test_doctor_shows_where_published_weights_are_kept(doctor, tmp_path):
+    caches, _ = doctor()
+    weights = f"  weights       {tmp_path / 'torch/hub/checkpoints'} ("
+    assert caches[0].startswith(weights)
+    assert caches[0].endswith(" GiB free, writable, not there yet)")
+    (tmp_path / "cache").mkdir()
+    caches, lines = doctor(BCOS_VIT_CACHE=tmp_path / "cache")
+    assert caches[0].startswith(f"  weights       {tmp_path / 'cache'} (")
+    assert caches[0].endswith(" GiB free, writable)")
+    assert f"  BCOS_VIT_CACHE is '{tmp_path / 'cache'}'" in lines
+
+
+def test_doctor_shows_what_the_environment_says_of_downloads(doctor):
+    assert doctor()[1] == ["  none in the cache"]
+    _, lines = doctor(BCOS_VIT_OFFLINE=1, BCOS_VIT_MIRROR="https://mirror.example/weights")
+    said = [line for line in lines if " is " in line]
+    assert said == ["  BCOS_VIT_MIRROR is 'https://mirror.example/weights'", "  BCOS_VIT_OFFLINE is '1'"]
+
+
+def test_doctor_finds_published_weights_in_the_cache(doctor, tmp_path):
+    cache = tmp_path / "torch/hub/checkpoints"
+    cache.mkdir(parents=True)
+    fetched, both, converted = (
+        CARDS[f"{name}_patch1_14"].file for name in ("bcos_vitc_s", "bcos_vitc_ti", "standard_vitc_l")
+    )
+    names = [fetched, both, both.replace(".pth", ".safetensors"), converted.replace(".pth", ".safetensors")]
+    for name in (*names, f"{CARDS['bcos_vitc_b_patch1_14'].file}.partial", "bcos_vit_digits.safetensors", "other.pth"):
+        (cache / name).touch()
+    assert sorted(doctor()[1]) == [
+        "  bcos_vitc_s_patch1_14: bcos_vitc_s_patch1_14-cf55c88f0c.pth",
+        "  bcos_vitc_ti_patch1_14: bcos_vitc_ti_patch1_14-ddd6193a77.safetensors",
+        "  standard_vitc_l_patch1_14: standard_vitc_l_patch1_14-560e48f246.safetensors",
+    ]
+    assert len(list(cache.iterdir())) == 7  # only looked at
+
+
+@pytest.mark.parametrize("arguments", [[], ["models"], ["explain"], ["convert"], ["doctor"]])
 def test_help_is_told(command, arguments):
     said = command(*arguments, "--help")
     assert (said.status, said.err) == (0, "")

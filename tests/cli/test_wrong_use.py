@@ -4,9 +4,11 @@ import re
 import sys
 
 import pytest
+import torch
 
 from bcos_vit import create_model, save_model
 from bcos_vit.cli.main import main
+from toys import toy
 
 UNTRAINED = "bcos_vitc_ti_rope_patch1_14"  # nobody has trained it yet
 PUBLISHED = "bcos_vitc_ti_patch1_14"
@@ -64,11 +66,27 @@ def test_models_that_are_none(refused, arguments, sentence):
     assert refused("--model", *arguments).startswith(sentence)
 
 
-@pytest.mark.parametrize("name", [UNTRAINED, PUBLISHED])
-def test_a_name_without_weights_needs_to_be_asked_for_random_ones(refused, name):
-    sentence = refused("--model", name)
-    assert sentence.startswith(f"{name} has no trained weights in this release")
-    assert "--random-weights" in sentence
+def test_a_name_without_weights_needs_to_be_asked_for_random_ones(refused):
+    assert refused("--model", UNTRAINED) == (
+        f"{UNTRAINED} has no trained weights, nobody has trained it yet: train it, or take random weights, with "
+        "pretrained=False (evaluate.py: model.pretrained=false; bcos-vit: --random-weights 0)"
+    )
+
+
+@pytest.mark.parametrize("mirror", [None, "https://mirror.example/weights/"])
+def test_published_weights_that_may_not_be_fetched_are_said_to_be_put_into_the_cache(
+    refused, tmp_path_factory, monkeypatch, mirror
+):
+    cache = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("BCOS_VIT_CACHE", str(cache))
+    if mirror is not None:
+        monkeypatch.setenv("BCOS_VIT_MIRROR", mirror)
+    folder = "https://github.com/B-cos/B-cos-v2/releases/download/v0.0.1-weights/" if mirror is None else mirror
+    assert refused("--model", PUBLISHED) == (
+        f"the weights of {PUBLISHED} are not in {cache}, and nothing may be fetched (BCOS_VIT_OFFLINE, or "
+        f"offline=True): fetch {folder}{PUBLISHED}-ddd6193a77.pth elsewhere and put it into {cache}"
+    )
+    assert {path.suffix for path in cache.iterdir()} <= {".lock"}
 
 
 def test_a_file_is_trained_anyway(refused, model_file):
@@ -82,8 +100,16 @@ def test_a_conventional_model_from_a_file_has_nothing_to_explain(refused, tmp_pa
 
 
 def test_a_file_that_holds_no_model(refused, tmp_path):
-    (tmp_path / "text.safetensors").write_text("no weights")
-    assert "text.safetensors is not a safetensors file" in refused("--model", tmp_path / "text.safetensors")
+    path = tmp_path / "text.safetensors"
+    path.write_text("no weights")
+    assert refused("--model", path).startswith(f"{path} is neither a safetensors file nor an archive of torch.save: ")
+
+
+def test_a_file_with_weights_that_are_no_numbers(refused, tmp_path):
+    model, path = toy(PUBLISHED), tmp_path / "nan.safetensors"
+    torch.nn.init.constant_(model.head.classify.weight, torch.nan)
+    save_model(model, path)
+    assert refused("--model", path) == f"{path} holds NaN or infinite weights, as in head.classify.weight"
 
 
 @pytest.mark.parametrize("device", ["nonsense", "cuda:99", "meta"])

@@ -19,7 +19,7 @@ def refused(kind, sentence, split, root, **arguments):
 
 
 def test_no_root_given():
-    with pytest.raises(ValueError, match=r"no folder is given: say where the images lie, as data\.dataset\.root="):
+    with pytest.raises(ValueError, match=r"^no folder is given: say where the images lie, as data\.root=FOLDER$"):
         Folder("val", root="")
 
 

@@ -140,7 +140,11 @@ def test_classes_of_other_names_are_no_obstacle(files, tmp_path):
             ["model.name=bcos_vit_digit"],
             "'bcos_vit_digit', did you mean 'bcos_vit_digits'",
         ),
-        (ValueError, ["model.name=bcos_vitc_s_patch1_14"], "bcos_vitc_s_patch1_14 has no trained weights"),
+        (
+            ValueError,
+            ["model.name=bcos_vitc_s_rope_patch1_14"],
+            "bcos_vitc_s_rope_patch1_14 has no trained weights, nobody has trained it yet",
+        ),
         (FileNotFoundError, ["model.name=none.safetensors"], "there is no weights file none.safetensors"),
         (FileNotFoundError, ["model.name=none.ckpt"], "there is no weights file none.ckpt"),
         (TypeError, ["+model.depth=3"], "holds its own spec and weights, with depth 2: drop depth"),

@@ -11,11 +11,14 @@ from torchvision.transforms.v2.functional import to_pil_image
 
 from bcos_vit import create_model
 from bcos_vit.config import build, plain
+from bcos_vit.data import cifar10
 from bcos_vit.evaluation.setting import model_and_data
 from bcos_vit.metrics import Group
+from bcos_vit.training import OneVsRest
+from bcos_vit.training.run import train
 from runs import CONFIGS, config, files, write_photos
 
-TRAINING = ("data", "logger", "model", "recipe")
+TRAINING = ("data", "experiment", "logger", "model", "recipe")
 GROUPS = {group: sorted(p.stem for p in (CONFIGS / group).glob("*.yaml")) for group in (*TRAINING, "metrics")}
 
 
@@ -33,7 +36,7 @@ def test_choice_composes_and_builds(group, name, tmp_path, photos):
     if name == "folder":
         chosen.data.root = str(photos)
     if name == "cifar10":  # has its data set tested below, which is not at hand
-        chosen.data.dataset = config().data.dataset
+        chosen.data.dataset, chosen.data.root = config().data.dataset, None
     plain(chosen)
     model, data = model_and_data(chosen, "val", adapt=True)
     classifier = build(chosen.recipe.classifier)(model=model, recipe={})
@@ -66,17 +69,72 @@ def test_cifar10_composes_and_builds_without_disk_or_network(tmp_path, monkeypat
 
     monkeypatch.setattr(socket, "socket", refused)
     monkeypatch.setattr(socket, "create_connection", refused)
+    asked, original = [], cifar10._open
+
+    def watched(*given):
+        asked.append(given)
+        return original(*given)
+
+    monkeypatch.setattr(cifar10, "_open", watched)
     monkeypatch.chdir(tmp_path)
     chosen = config("data=cifar10", "image_size=32", f"output={tmp_path / 'run'}")
     data = build(chosen.data)
-    assert data.dataset.keywords == {"root": "data", "download": False}
     assert (data.batch_size, data.num_workers) == (128, 2)
     photo = to_pil_image(torch.rand(3, 32, 32))
     assert data.train_transform(photo).shape == data.eval_transform(photo).shape == (3, 32, 32)
     assert files(tmp_path) == {}
-    with pytest.raises(FileNotFoundError, match=r"download it with data\.dataset\.download=true"):
+    with pytest.raises(FileNotFoundError, match=r"from data, .*download it with data\.dataset\.download=true"):
         data.train_dataloader()
+    assert asked == [("data", True, False)]  # the folder as configured, the training part, without fetching it
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("recipe", "name", "loss", "optimizer", "clip"),
+    [
+        ([], "bcos_vit_digits", OneVsRest, torch.optim.Adam, {"clip_factor": 0.01, "eps": 1e-3}),
+        (["recipe=bcos_finetune"], "bcos_vit_digits", OneVsRest, torch.optim.Adam, {"clip_factor": 0.01, "eps": 1e-3}),
+        (
+            ["recipe=standard_finetune"],
+            *("standard_vit_digits", torch.nn.CrossEntropyLoss, torch.optim.AdamW, {"max_norm": 1.0}),
+        ),
+    ],
+    ids=["default", "bcos", "standard"],
+)
+def test_finetuning_composes_and_builds_with_either_recipe(photos, recipe, name, loss, optimizer, clip):
+    chosen = config(
+        *("experiment=finetune", *recipe, f"model.name={name}", "data=folder", f"data.root={photos}"),
+        "recipe.classifier.optimizer.lr=2e-3",
+    )
+    kept = plain(chosen)["recipe"]
+    assert (kept["family"], kept["epochs"]) == (name.split("_")[0], 20)
+    assert kept["classifier"]["groups"]["lr"] == 2e-3  # follows the optimiser's
+    model, _ = model_and_data(chosen, "val", adapt=True)
+    trained, state = create_model(name, pretrained=True).state_dict(), model.state_dict()
+    assert {key for key in state if not torch.equal(state[key], trained[key])} == {
+        key for key in state if key.startswith("head.classify.")
+    }
+    classifier = build(chosen.recipe.classifier)(model=model, recipe=kept)
+    assert type(classifier.loss) is loss
+    assert classifier.clip.keywords == clip
+    learns = classifier.optimizer(classifier.groups(model))
+    assert type(learns) is optimizer
+    names = ("tokens", *(f"block_{number}" for number in range(4)), "head")
+    rates = {group["name"]: group["lr"] for group in learns.param_groups}
+    assert rates == pytest.approx({layer: 2e-3 * 0.75 ** (5 - number) for number, layer in enumerate(names)})
+    classifier.schedule(learns, 100)  # the first tenth is the head's
+    assert [group["lr"] > 0 for group in learns.param_groups] == [False] * 5 + [True]
+
+
+def test_finetuning_of_one_family_is_not_done_with_the_recipe_of_the_other(photos, tmp_path):
+    chosen = ("experiment=finetune", "data=folder", f"data.root={photos}", f"output={tmp_path / 'run'}")
+    for recipe, name, given in (
+        ([], "standard_vit_digits", "standard"),
+        (["recipe=standard_finetune"], "bcos_vit_digits", "bcos"),
+    ):
+        with pytest.raises(ValueError, match=rf"{name} is of family {given}, .*: give recipe=.*{given}_finetune"):
+            train(config(*chosen, *recipe, f"model.name={name}"))
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("name", GROUPS["metrics"])

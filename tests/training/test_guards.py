@@ -1,6 +1,8 @@
 """What would go wrong in silence is refused, or done right: recipes, resumption, precision, cards."""
 
+import dataclasses
 import json
+import math
 import shutil
 
 import pytest
@@ -79,10 +81,32 @@ def test_processes_that_could_not_report_are_refused(tmp_path, strategy):
     assert not (tmp_path / "run").exists()
 
 
-def test_trained_weights_for_other_classes_are_refused_by_the_numbers_of_classes(tmp_path):
-    save_model(toy("bcos_vit_digits", num_classes=3), tmp_path / "three.safetensors")
-    with pytest.raises(ValueError, match="the data has 10 classes, but the model 3 logits"):
-        runs.run.train(runs.config(f"output={tmp_path / 'run'}", f"model.name={tmp_path / 'three.safetensors'}"))
+class Start(Callback):
+    """The model at the start of training."""
+
+    def on_train_start(self, trainer, module):
+        self.bias = module.model.logits.bias
+        self.state = {name: tensor.clone() for name, tensor in module.model.state_dict().items()}
+
+
+@pytest.mark.parametrize("classes", [3, 10])
+def test_trained_weights_for_another_number_of_classes_get_a_fresh_head(tmp_path, classes):
+    model, path = toy("bcos_vit_digits", num_classes=classes), tmp_path / "mine.safetensors"
+    model.class_names = tuple("0123456789") if classes == 10 else tuple("abc")
+    save_model(model, path)
+    start = Start()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runs, "SMALL", (*runs.SHORT, "+trainer.enable_progress_bar=false"))  # sizes are the file's
+        runs.train(f"output={tmp_path / 'run'}", f"model.name={path}", "explanations.every=null", watcher=start)
+    assert start.bias == pytest.approx(math.log(1 / 9))
+    kept = model.state_dict()
+    assert start.state.keys() == kept.keys()
+    changed = {name for name, tensor in kept.items() if not torch.equal(tensor, start.state[name])}
+    assert changed == ({"head.classify.weight"} if classes == 3 else set())
+    assert len(start.state["head.classify.weight"]) == 10
+    learnt = create_model(tmp_path / "run/model.safetensors")
+    assert learnt.spec == dataclasses.replace(model.spec, num_classes=10)
+    assert learnt.class_names == tuple("0123456789")
 
 
 def test_training_goes_on_from_a_file(tmp_path):

@@ -67,7 +67,7 @@ def test_impossible_values_of_the_twin(tmp_path, name, least, values):
         ("model.width=25", "width 25 must be a multiple of heads 3"),
         ("+model.num_classes=7", "the data has 10 classes, but the model 7 logits"),
         ("trainer.devices=0", "devices=0.* is not a valid input"),
-        ("resume=nowhere.ckpt", r"there is no checkpoint nowhere\.ckpt$"),
+        ("resume=nowhere.ckpt", r"^there is no weights file nowhere\.ckpt$"),
         ("model.name=bcos_vit_digit", "no model is named 'bcos_vit_digit', did you mean 'bcos_vit_digits'"),
         ("model.name=nowhere.safetensors", r"there is no weights file nowhere\.safetensors"),
     ],

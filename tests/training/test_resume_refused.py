@@ -1,6 +1,7 @@
 """What a run cannot be resumed from is named in a sentence before anything is learnt, and no folder is left behind."""
 
 import re
+import shutil
 
 import pytest
 import torch
@@ -83,7 +84,8 @@ def test_a_moving_average_switched_on_or_off(last, tmp_path):
 @pytest.mark.parametrize("name", ["nowhere.ckpt", "", "."])
 def test_no_such_file(tmp_path, name):
     checkpoint = tmp_path / name if name == "nowhere.ckpt" else name
-    refused(tmp_path / "again", checkpoint, r"there is no checkpoint .*(nowhere\.ckpt|\.)$", kind=FileNotFoundError)
+    path = re.escape(str(checkpoint or "."))  # a folder is no file either
+    refused(tmp_path / "again", checkpoint, f"^there is no weights file {path}$", kind=FileNotFoundError)
 
 
 def test_files_that_are_no_checkpoints_of_a_run(plain, tmp_path):
@@ -96,9 +98,17 @@ def test_files_that_are_no_checkpoints_of_a_run(plain, tmp_path):
     for name, content in {"list": [1], "without": without, "other": other, "number": 3}.items():
         torch.save(content, tmp_path / f"{name}.ckpt")
     torch.save(Classifier, tmp_path / "code.ckpt")  # not run
-    for path in [*sorted(tmp_path.glob("*.ckpt")), plain.parents[1] / "model.safetensors"]:
-        answer = r"is no checkpoint of bcos_vit's training: it lacks|is not a checkpoint that can be read safely"
-        refused(tmp_path / "again", path, rf"{re.escape(path.name)} ({answer})")
+    shutil.copy(plain.parents[1] / "model.safetensors", tmp_path / "weights.ckpt")
+    nothing = "class_names, hyper_parameters, state_dict"
+    lacking = dict.fromkeys(("empty", "text", "list", "number", "weights"), nothing)
+    lacking |= {"without": "hyper_parameters", "other": "recipe, spec"}
+    for name, parts in lacking.items():
+        sentence = rf"{name}\.ckpt is no checkpoint of bcos_vit's training: it lacks {parts}$"
+        refused(tmp_path / "again", tmp_path / f"{name}.ckpt", sentence)
+    unsafe = {"cut": "its end is missing", "code": "it asks for 'bcos_vit.training.classifier Classifier', which"}
+    for name, reason in unsafe.items():
+        refused(tmp_path / "again", tmp_path / f"{name}.ckpt", rf"{name}\.ckpt cannot be read safely: {reason}")
+    assert {path.stem for path in tmp_path.glob("*.ckpt")} == lacking.keys() | unsafe.keys()
 
 
 def test_what_differs_but_does_not_matter_is_taken(plain, tmp_path):
