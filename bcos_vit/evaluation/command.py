@@ -12,8 +12,7 @@ from bcos_vit.checks import reject_unknown
 from bcos_vit.config import build, plain
 from bcos_vit.evaluation.report import Report, as_json
 from bcos_vit.evaluation.run import evaluate
-from bcos_vit.evaluation.setting import model_and_data, own_folder, seed_and_threads
-from bcos_vit.models.weights import is_weights_file
+from bcos_vit.evaluation.setting import is_trained, model_and_data, own_folder, seed_and_threads
 
 CONFIG_KEYS = ("data", "debug", "image_size", "metrics", "model", "output", "seed", "split", "threads", "trainer")
 
@@ -44,7 +43,7 @@ def evaluate_as(config: DictConfig) -> Report | None:
         report = evaluate(model, data, build(config.metrics), trainer=trainer, split=config.split)
     if not trainer.is_global_zero:
         return None
-    trained = config.model.pretrained or is_weights_file(config.model.name)
+    trained = is_trained(config)
     described = {"model": config.model.name, "pretrained": trained, "data": config.data.dataset._target_}
     described |= {"split": config.split, "seed": config.seed}
     write_whole(output / "report.json", as_json(described | report.numbers()))

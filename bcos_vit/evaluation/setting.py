@@ -18,6 +18,7 @@ from omegaconf import DictConfig
 from bcos_vit.config import build
 from bcos_vit.data import DataModule
 from bcos_vit.models import ViT
+from bcos_vit.models.weights import is_weights_file
 
 
 def seed_and_threads(seed: int, threads: int | None) -> None:
@@ -71,6 +72,11 @@ def _make_new(folder: Path) -> None:
         raise FileExistsError(f"output folder {folder} already holds {occupied.name}: give an empty or a new one")
 
 
+def is_trained(config: DictConfig) -> bool:
+    """Whether ``config.model`` asks for trained weights."""
+    return bool(config.model.get("pretrained")) or is_weights_file(config.model.name)
+
+
 def model_and_data(config: DictConfig, split: str, *, adapt: bool) -> tuple[ViT, DataModule]:
     """Build what ``config.model`` and ``config.data`` describe; images get the size that the model was made for.
 
@@ -81,8 +87,8 @@ def model_and_data(config: DictConfig, split: str, *, adapt: bool) -> tuple[ViT,
     split
         A part that exists: its class names are read.
     adapt
-        For a model that is to be trained: give it as many logits as the data has classes (a trained one gets a fresh
-        head where it has another number), and ``image_size``, unless ``config.model`` says otherwise.
+        For a model that is to be trained: give it as many logits as the data has classes, and ``image_size``, unless
+        ``config.model`` says otherwise. A trained one gets a fresh head where its classes are others.
 
     Raises
     ------
@@ -98,7 +104,11 @@ def model_and_data(config: DictConfig, split: str, *, adapt: bool) -> tuple[ViT,
     if model.spec.num_classes != len(classes):
         raise ValueError(f"the data has {len(classes)} classes, but the model {model.spec.num_classes} logits")
     known = model.class_names
-    if known is not None and known != classes and set(known) & set(classes):
+    if adapt and known is not None and known != classes:
+        if is_trained(config):
+            model.reset_classifier(len(classes))
+            print("note: a new head, the classes of the weights are not those of the data", flush=True)
+    elif known is not None and known != classes and set(known) & set(classes):
         number = next(n for n, (ours, theirs) in enumerate(zip(known, classes, strict=True)) if ours != theirs)
         raise ValueError(f"class {number} of the model is {known[number]!r}, but of the data {classes[number]!r}")
     if config.image_size is None:

@@ -126,8 +126,10 @@ class _WrongFileError(OSError):
 
 
 def _fetch(address: str, file: io.BufferedRandom, expected: str, most: int) -> None:
-    """Append to ``file`` what it lacks, asking several times."""
-    for wait in (*WAITS, None):
+    """Append to ``file`` what it lacks, asking again as long as that gets on, and several times where it does not."""
+    waits = iter(WAITS)
+    while True:
+        there = file.seek(0, os.SEEK_END)
         try:
             return _receive(address, file, most)
         except HTTPError as error:
@@ -143,8 +145,10 @@ def _fetch(address: str, file: io.BufferedRandom, expected: str, most: int) -> N
             said = reason(cause)
             if _digest(file).startswith(expected):  # the length that was promised was wrong, not the file
                 return
-        if wait is None:
-            raise OSError(f"asked {1 + len(WAITS)} times, at last: {said}")
+        if file.seek(0, os.SEEK_END) > there:
+            waits = iter(WAITS)
+        if (wait := next(waits, None)) is None:
+            raise OSError(f"asked {1 + len(WAITS)} times in vain, at last: {said}")
         time.sleep(wait)
 
 

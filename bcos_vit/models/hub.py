@@ -9,9 +9,10 @@ import dataclasses
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from huggingface_hub import ModelCard, ModelCardData, ModelHubMixin, hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError
 
 from bcos_vit.atomic import write_whole
 from bcos_vit.checks import reject_unknown
@@ -87,7 +88,15 @@ class HubMixin(ModelHubMixin):
             return Path(hf_hub_download(source, name, local_files_only=local_files_only, **fetched))  # type: ignore
 
         try:
-            spec = ViTSpec(**json.loads(find(CONFIG).read_bytes()))
+            config = find(CONFIG).read_bytes()
+        except (FileNotFoundError, EntryNotFoundError) as error:
+            if Path(source).exists() or isinstance(error, EntryNotFoundError):
+                raise FileNotFoundError(
+                    f"{source} holds no {CONFIG}; create_model reads weights without one"
+                ) from error
+            raise
+        try:
+            spec = ViTSpec(**json.loads(config))
         except (ValueError, TypeError, RecursionError) as error:
             raise ValueError(f"the {CONFIG} of {source} is no spec of a model: {error}") from error
         return ready(load_model(find(WEIGHTS), spec), overrides, source)
@@ -98,9 +107,7 @@ class HubMixin(ModelHubMixin):
 
     @property
     def _vit(self) -> ViT:
-        from bcos_vit.models.vit import require_vit
-
-        return require_vit(self)  # type: ignore[arg-type] # it is mixed into a module
+        return cast("ViT", self)  # into which alone it is mixed
 
 
 def _card(model: ViT) -> Iterator[str]:
@@ -130,7 +137,7 @@ def _card(model: ViT) -> Iterator[str]:
     yield from (
         "## How it came to be",
         "",
-        *(f"{name}: {about[name]}" for name in ("source", "sha256") if name in about),
+        *(f"{name.replace('_', ' ')}: {about[name]}" for name in ("source", "sha256", "derived_from") if name in about),
     )
     if isinstance(recipe := about.get("recipe"), dict):
         yield from ("```json", json.dumps(recipe, indent=2), "```")

@@ -15,6 +15,8 @@ LARGEST_REACH = 10**6
 """Values that may be met on all ways through a container: to print or compare it takes as long."""
 DEEPEST = 64
 """Containers within each other."""
+AXES = 8
+"""Of a tensor; weights have up to four."""
 
 _BYTES = {"Double": 8, "Long": 8, "Float": 4, "Int": 4, "Half": 2, "BFloat16": 2, "Short": 2, "Char": 1, "Byte": 1}
 _STORAGES = {f"torch {kind}Storage": size for kind, size in (_BYTES | {"Bool": 1}).items()}
@@ -67,12 +69,15 @@ def _step(
     name: str, argument: object, stack: list[_Sketch], memo: dict[int, _Sketch], storages: Mapping[str, int]
 ) -> None:
     match name:
-        case "PROTO" | "STOP":
+        case "PROTO":
             pass
+        case "STOP":
+            if len(stack) != 1:
+                raise ValueError("its pickle leaves more behind than it makes")
         case "MARK":
             stack.append(_MARK)
         case "BINUNICODE":
-            stack.append(_Sketch("text", argument))
+            stack.append(_Sketch("text", argument, reach=1 + len(str(argument)) // 16))
         case "BINPUT" | "LONG_BINPUT":
             memo[int(str(argument))] = stack[-1]
         case "BINGET" | "LONG_BINGET":
@@ -92,8 +97,11 @@ def _step(
         case "SETITEM" | "SETITEMS":
             items = [stack.pop() for _ in range(2)][::-1] if name == "SETITEM" else _marked(stack)
             _fill(stack[-1], "dict", items)
-        case "BUILD":  # attributes of a dictionary, such as the _metadata of a state dict
-            _fill(stack[-2], "dict", [stack.pop()], keyed=False)
+        case "BUILD":  # attributes of a state dict: of what it is made for, they would replace its methods
+            attributes = stack.pop()
+            if stack[-1].kind != "dict" or attributes.keys != {"_metadata"}:
+                raise ValueError("its pickle sets attributes that state dicts do not have")
+            _hold(stack[-1], [attributes])
         case "REDUCE":
             parts, maker = stack.pop(), stack.pop()
             stack.append(_made(maker, parts))
@@ -123,14 +131,17 @@ def _tuple(items: list[_Sketch]) -> _Sketch:
     return made
 
 
-def _fill(container: _Sketch, kind: str, items: list[_Sketch], keyed: bool = True) -> None:
+def _fill(container: _Sketch, kind: str, items: list[_Sketch]) -> None:
     if container.kind != kind or container.whole:
         raise ValueError(f"its pickle adds to a {container.kind}, or to what is part of something else")
-    if kind == "dict" and keyed:
+    if any(item.kind == "name" for item in items):
+        raise ValueError("its pickle keeps a function or a class")
+    if kind == "dict":
         container.keys = container.keys or set()
         for key in items[::2]:
-            if key.kind not in ("text", "whole") or key.value in container.keys:
-                raise ValueError("its pickle has a dictionary with a key twice, or one that is neither text nor number")
+            small = key.kind == "text" or (isinstance(key.value, int) and abs(key.value) < 2**31)  # others may collide
+            if not small or key.value in container.keys:
+                raise ValueError("its pickle has a dictionary with a key twice, or with one of no use")
             container.keys.add(key.value)
     _hold(container, items)
 
@@ -145,11 +156,11 @@ def _hold(container: _Sketch, items: list[_Sketch]) -> None:
 
 
 def _made(maker: _Sketch, parts: _Sketch) -> _Sketch:
-    kind = _MAKERS.get(str(maker.value)) if maker.kind == "name" else None
-    first = _parts(parts)[:1]
-    if kind == "dict" and not first:
+    kind, given = _MAKERS.get(str(maker.value)) if maker.kind == "name" else None, _parts(parts)
+    if kind == "dict" and not given:
         return _Sketch("dict")
-    if kind == "tensor" and first and first[0].kind in ("storage", "tensor"):
+    flat = all(len(_parts(part)) <= AXES for part in given if part.kind == "tuple")
+    if kind == "tensor" and given and given[0].kind in ("storage", "tensor") and flat:
         return _Sketch("tensor")
     raise ValueError("its pickle makes something else than a dictionary or a tensor over a storage")
 

@@ -7,9 +7,10 @@ wait for each other at ``NAME.pth.lock``.
 
 from __future__ import annotations
 
-import errno
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -69,16 +70,16 @@ def load_pretrained(
     if (model := _converted(file, card)) is not None:
         return model
     address = f"{(mirror or os.environ.get(MIRROR) or card.source).rstrip('/')}/{card.file}"
-    if not file.is_file():
-        if is_offline(offline):
-            raise FileNotFoundError(
-                f"the weights of {name} are not in {file.parent}, and nothing may be fetched ({OFFLINE}, or "
-                f"offline=True): {_elsewhere(address, file)}"
-            )
-        _make_folder(file.parent)
-    elif not os.access(file.parent, os.W_OK):  # a cache that others look after
+    if file.exists() and not file.is_file():
+        raise FileExistsError(f"{file} is in the way of the weights of {name}: remove it")
+    if not file.is_file() and is_offline(offline):
+        raise FileNotFoundError(
+            f"the weights of {name} are not in {file.parent}, and nothing may be fetched ({OFFLINE}, or offline=True): "
+            f"{_elsewhere(address, file)}"
+        )
+    if file.is_file() and not os.access(file.parent, os.W_OK):  # a cache that others look after
         return _original(name, file, card, verify(file, card.sha256_prefix))
-    with FileLock(file.with_name(f"{file.name}.lock")):
+    with _only_process(file):
         if (model := _converted(file, card)) is not None:  # by another process, meanwhile
             return model
         if not file.is_file():
@@ -92,7 +93,12 @@ def load_pretrained(
 
 
 def load_file(path: Path, spec: ViTSpec | None = None) -> ViT:
-    """As :func:`~bcos_vit.models.weights.load_model`; a file of the release is known by its name and SHA-256."""
+    """As :func:`~bcos_vit.models.weights.load_model`; a file of the release is known by its name and SHA-256.
+
+    Of a folder, as of ``save_pretrained`` or a training run, the file ``model.safetensors`` is meant.
+    """
+    if path.is_dir():
+        path = path / "model.safetensors"
     model = load_model(path, spec)
     for name, card in CARDS.items():
         if card.file == path.name and card.sha256_prefix and model.spec == card.spec and not model.about:
@@ -102,15 +108,20 @@ def load_file(path: Path, spec: ViTSpec | None = None) -> ViT:
     return model
 
 
-def _make_folder(folder: Path) -> None:
+@contextmanager
+def _only_process(file: Path) -> Iterator[None]:
+    """Wait until no other process works on ``file``, whose folder is made if it is not there."""
+    lock = FileLock(file.with_name(f"{file.name}.lock"), mode=0o666)  # for others who share the cache
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if not os.access(folder, os.W_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        file.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
     except OSError as error:
         raise type(error)(
-            f"cannot keep weights in {folder}: {error.strerror}; name another folder with {CACHE} or cache_dir"
+            f"cannot keep weights in {file.parent}: {error.strerror}; name another folder with {CACHE} or cache_dir"
         ) from error
+    with lock.acquire():  # once more, to be released with the first
+        lock.release()
+        yield
 
 
 def _elsewhere(address: str, file: Path) -> str:

@@ -51,10 +51,12 @@ def read_archive(path: Path) -> Any:
     try:
         _inspect(path)
         return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:  # a damaged file makes the readers raise nearly anything
-        if isinstance(error, FileNotFoundError | PermissionError):
-            raise
+    except (FileNotFoundError, PermissionError):
+        raise
+    except (ValueError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path} cannot be read safely: {reason(error)}") from error
+    except Exception as error:  # torch's words recommend to read it all the same
+        raise ValueError(f"{path} cannot be read safely: torch refuses it ({type(error).__name__})") from error
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -66,12 +68,12 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         If it is no whole safetensors file.
     """
     with path.open("rb") as file:
-        size = int.from_bytes(file.read(8), "little")
+        size = int.from_bytes(start := file.read(8), "little")
         if size > LARGEST_INDEX:
-            raise ValueError(
-                f"{path} is neither a safetensors file nor an archive of torch.save: "
-                f"a header of {size:,} bytes is more than weights need"
-            )
+            why = f"a header of {size:,} bytes is more than weights need"
+            if start[:1] == b"\x80":
+                why = "it is a pickle, as torch wrote them before 1.6: load it where you trust it, and save it again"
+            raise ValueError(f"{path} is neither a safetensors file nor an archive of torch.save: {why}")
         header = file.read(size)
     try:
         json.loads(header, object_pairs_hook=_unique)  # the reader below would take the last of several
@@ -109,14 +111,16 @@ def _inspect(path: Path) -> None:
                 ".." in name.split("/") or not (name.isascii() and name.isprintable()) for name in entries
             ):
                 raise ValueError("its entries are not named as torch.save does it")
-            if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries.values()):
-                raise ValueError("its entries are compressed, which torch.save never does")
+            if any(entry.compress_type != zipfile.ZIP_STORED or entry.comment for entry in entries.values()):
+                raise ValueError("its entries are compressed or have comments, as torch.save never does it")
             sizes = {name.removeprefix(f"{folder}/"): entry.file_size for name, entry in entries.items()}
             storages = {name.removeprefix("data/"): sizes.pop(name) for name in list(sizes) if name.startswith("data/")}
             if sum(storages.values()) > path.stat().st_size or sum(sizes.values()) > LARGEST_INDEX:
                 raise ValueError("its entries claim to be larger than the file, or than weights need")
             if "data.pkl" not in sizes:
                 raise ValueError("it holds no data.pkl")
+            if (spoilt := archive.testzip()) is not None:
+                raise ValueError(f"its entry {spoilt!r} is damaged")
             content = archive.read(f"{folder}/data.pkl")
     check_pickle(content, storages)
 
@@ -132,11 +136,11 @@ def _check_end(file: BinaryIO) -> None:
     end, locator, record = tail[-22:], tail[-42:-22], tail[-98:-42]
     length, start = struct.unpack("<II", end[12:20]) if end[:4] == b"PK\x05\x06" else (0, 0)
     closing = 22
-    if locator[:4] == b"PK\x06\x07" and record[:4] == b"PK\x06\x06":
-        length, start = struct.unpack("<QQ", record[40:56])
+    if locator[:4] == b"PK\x06\x07":
         closing = 98
-        if struct.unpack("<Q", locator[8:16])[0] != size - closing:
+        if record[:4] != b"PK\x06\x06" or struct.unpack("<Q", locator[8:16])[0] != size - closing:
             raise ValueError("its end is damaged")
+        length, start = struct.unpack("<QQ", record[40:56])
     if not length or start + length + closing != size:
         raise ValueError("its end is missing or damaged")
     if length > LARGEST_INDEX:

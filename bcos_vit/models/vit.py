@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import dataclasses
 import operator
-from collections.abc import Callable, Sequence
+import reprlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -69,6 +70,11 @@ class ViT(nn.Module, HubMixin):
         head = TokenHead if spec.head == "tokens" else PoolHead
         self.head = head(bricks.norm(spec.width), bricks.linear(spec.width, spec.num_classes))
         self.logits = Logits(spec.logit_scale, spec.bias)
+
+    @property
+    def num_classes(self) -> int:
+        """K, the number of logits."""
+        return self.spec.num_classes
 
     @property
     def num_features(self) -> int:
@@ -168,23 +174,19 @@ class ViT(nn.Module, HubMixin):
         classifier: nn.Module = self.head.classify
         return classifier
 
-    def reset_classifier(self, num_classes: int) -> None:
+    def reset_classifier(self, num_classes: int, logit_bias: float | None = None) -> None:
         """Put an untrained classifier of ``num_classes`` logits in place, with the logit bias that belongs to it.
 
-        ``spec`` follows and ``class_names`` are forgotten. Raises ``ValueError`` for less than one class; features
-        without a classifier come from ``forward_head(tokens, pre_logits=True)``.
+        ``spec`` and ``about`` follow, and ``class_names`` are forgotten. Raises ``ValueError`` for less than one class;
+        features without a classifier come from ``forward_head(tokens, pre_logits=True)``.
         """
-        spec = dataclasses.replace(self.spec, num_classes=num_classes, logit_bias=None)
+        spec = dataclasses.replace(self.spec, num_classes=num_classes, logit_bias=logit_bias)
         like = next(self.head.classify.parameters())
         fresh = Bricks.of(spec).linear(spec.width, num_classes).to(like.device, like.dtype)
         self.head.classify = fresh.train(self.training)
         self.logits = Logits(spec.logit_scale, spec.bias).train(self.training)
         self.spec, self.class_names = spec, None
-        self.forget_results()
-
-    def forget_results(self) -> None:
-        """Drop from ``about`` what was measured: the model is another one now."""
-        self.about = {name: value for name, value in self.about.items() if name not in ("results", "stated")}
+        self.about = derived(self.about)
 
     def _features(self, encoded: Tensor) -> Tensor:
         """Encoded images (B, C, H, W) -> the tokens (B, N, D) that the head gets."""
@@ -225,14 +227,24 @@ class ViT(nn.Module, HubMixin):
 def block_numbers(indices: int | Sequence[int] | None, depth: int) -> set[int]:
     """The numbers from 0 of the blocks meant by ``indices``: all (None), the last n, or some, negative ones too."""
     if isinstance(indices, int):
-        indices = range(-indices, 0) or [depth]  # the last 0 blocks are none that there are
+        last = indices if 0 < indices <= depth else depth + 1
+        numbers: Iterable[int] = range(-last, 0)
+    else:
+        numbers = range(depth) if indices is None else indices
     try:
-        meant = [operator.index(number) for number in (range(depth) if indices is None else indices)]
+        meant = [operator.index(number) for number in numbers]
     except TypeError as error:
         raise TypeError(f"indices must be None, a whole number or several, found {indices!r}") from error
     if not all(-depth <= number < depth for number in meant):
-        raise ValueError(f"the model has {depth} blocks, 0 to {depth - 1}, but indices are {meant}")
+        raise ValueError(f"the model has {depth} blocks, 0 to {depth - 1}, but indices are {reprlib.repr(indices)}")
     return {number % depth for number in meant}
+
+
+def derived(about: Mapping[str, Any]) -> dict[str, Any]:
+    """What to say of weights that were learnt from others: their terms, and which they were."""
+    origin = {name: about[name] for name in ("name", "source", "sha256") if name in about}
+    kept = {name: about[name] for name in ("licence", "derived_from") if name in about}
+    return ({"derived_from": origin} if origin else {}) | kept
 
 
 def require_vit(model: nn.Module) -> ViT:

@@ -10,6 +10,7 @@ import dataclasses
 import json
 import logging
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,6 +42,7 @@ SUFFIX = ".safetensors"
 SUFFIXES = (SUFFIX, ".ckpt", ".pth", ".pt")
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 SHOWN = 3  # keys named in a sentence
+PUBLISHED = re.compile(r"(0\.)?(to_patch_embedding|transformer|linear_head)\.")
 
 _log = logging.getLogger("bcos_vit")
 
@@ -73,13 +75,15 @@ def save_model(model: nn.Module, path: str | os.PathLike[str], *, about: Mapping
     TypeError
         If ``model`` is none of this project's.
     ValueError
-        If ``path`` does not end in ``.safetensors``.
+        If ``path`` does not end in ``.safetensors``, or weights are not finite.
     OSError
         If it cannot be written.
     """
     if Path(path).suffix != SUFFIX:
         raise ValueError(f"weights files end in {SUFFIX}, found {os.fspath(path)}")
     vit = require_vit(model)
+    if not all(tensor.isfinite().all() for tensor in vit.state_dict().values()):
+        raise ValueError(f"the weights hold NaN or infinity, and are not written to {os.fspath(path)}")
     described = {
         "spec": dataclasses.asdict(vit.spec),
         "class_names": None if vit.class_names is None else list(vit.class_names),
@@ -90,7 +94,7 @@ def save_model(model: nn.Module, path: str | os.PathLike[str], *, about: Mapping
     write_whole(path, serialise(tensors, metadata))
 
 
-def load_model(path: Path, spec: ViTSpec | None = None) -> ViT:
+def load_model(path: str | os.PathLike[str], spec: ViTSpec | None = None) -> ViT:
     """Read a model from a file of weights, without running anything that the file may hold.
 
     Reads files of :func:`save_model`, checkpoints of a training run, and, in ``.pth``, ``.ckpt`` or ``.safetensors``
@@ -118,8 +122,8 @@ def load_model(path: Path, spec: ViTSpec | None = None) -> ViT:
         If it cannot be read safely, does not say what it is, is not what ``spec`` says, or holds tensors that are
         missing, unexpected, of another shape or dtype than the model's, or not finite.
     """
-    content = _read(path)
-    found = spec
+    path = Path(path)
+    content, found = _read(path), spec
     try:
         if content.spec is not None:
             found = ViTSpec(**content.spec)
@@ -183,7 +187,8 @@ class _Content:
 
     @property
     def published(self) -> bool:
-        return not any(key.startswith(("tokens.", "blocks.", "head.")) for key in self.state)
+        """Whether they are the release's."""
+        return any(PUBLISHED.match(key) for key in self.state)
 
 
 def _read(path: Path) -> _Content:
@@ -230,13 +235,15 @@ def _from_archive(content: Any) -> _Content:
     state = content["state_dict"]
     averaged = [key for key in state if isinstance(key, str) and key.startswith("ema.")]
     if averaged:
-        _log.warning("the checkpoint's averaged weights (%s, ...) are left out", averaged[0])
-    kept = {k.removeprefix("model.") if isinstance(k, str) else k: v for k, v in state.items() if k not in averaged}
+        _log.warning("the checkpoint's averaged weights (%s, ...) are left out", shown(averaged[0]))
+    kept = {key: tensor for key, tensor in state.items() if key not in averaged}
+    if all(isinstance(key, str) and key.startswith("model.") for key in kept):
+        kept = {key.removeprefix("model."): tensor for key, tensor in kept.items()}
     parts = content.get("hyper_parameters")
     if not isinstance(parts, dict) or not isinstance(parts.get("spec"), dict):
         return _Content(kept)
-    about = {name: parts[name] for name in ("recipe", "licence") if parts.get(name) is not None}
-    return _Content(kept, parts["spec"], content.get("class_names"), about)
+    about = parts["about"] if isinstance(parts.get("about"), dict) else {}
+    return _Content(kept, parts["spec"], content.get("class_names"), about | {"recipe": parts.get("recipe")})
 
 
 def _restore(content: _Content, spec: ViTSpec, path: Path) -> ViT:
@@ -248,7 +255,7 @@ def _restore(content: _Content, spec: ViTSpec, path: Path) -> ViT:
         with torch.device("meta"):
             model = ViT(spec)
         expected = to_published(model) if content.published else model.state_dict()
-    except (RuntimeError, ValueError) as error:  # more numbers than can be counted, or no architecture of the release
+    except (RuntimeError, TypeError, ValueError) as error:  # more numbers than can be counted, or none of the release
         raise ValueError(f"{path} does not fit its model: {reason(error)}") from error
     shapes = {key: tuple(tensor.shape) for key, tensor in expected.items()}
     wrong = {key: tuple(state[key].shape) for key in shapes.keys() & state.keys() if state[key].shape != shapes[key]}

@@ -49,8 +49,8 @@ def preprocessing(image_size: int) -> v2.Compose:
 
 def create_model(
     name: str | os.PathLike[str],
-    *,
     pretrained: bool = False,
+    *,
     cache_dir: str | os.PathLike[str] | None = None,
     mirror: str | None = None,
     offline: bool | None = None,
@@ -81,7 +81,8 @@ def create_model(
         ``BCOS_VIT_OFFLINE``.
     overrides
         Any field of :class:`ViTSpec`. Of trained weights two can be changed: ``num_classes``, which puts an untrained
-        head with its own logit bias in place, and ``image_size``, which touches no weight.
+        head in place, with the logit bias that belongs to it or the ``logit_bias`` given, and ``image_size``, which
+        touches no weight.
 
     Returns
     -------
@@ -118,17 +119,15 @@ def create_model(
 
 def ready(model: ViT, overrides: dict[str, Any], owner: str) -> ViT:
     """Fit a trained model to ``overrides`` (see :func:`create_model`), and give it what it lacks to be used."""
+    before = model.spec
+    if overrides.get("num_classes", before.num_classes) != before.num_classes:
+        model.reset_classifier(overrides["num_classes"], overrides.get("logit_bias"))
     for field, value in overrides.items():
-        if field == "num_classes":
-            if value != model.spec.num_classes:
-                model.reset_classifier(value)
-        elif field == "image_size" and model.spec.position != "prior":
-            if value != model.spec.image_size:
-                model.spec = dataclasses.replace(model.spec, image_size=value)
-                model.forget_results()
-        elif getattr(model.spec, field) != value:
-            raise TypeError(
-                f"{owner} holds its own spec and weights, with {field} {getattr(model.spec, field)!r}: drop {field}"
-            )
+        kept, free = getattr(model.spec, field), field == "image_size" and model.spec.position != "prior"
+        if not free and kept != (tuple(value) if field == "stem" else value):
+            raise TypeError(f"{owner} holds its own spec and weights, with {field} {kept!r}: drop {field}")
+    model.spec = dataclasses.replace(model.spec, **overrides)
+    if model.spec != before:
+        model.about = {name: value for name, value in model.about.items() if name not in ("results", "stated")}
     model.transform = preprocessing(model.spec.image_size)
     return model.eval()

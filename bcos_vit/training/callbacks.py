@@ -43,8 +43,8 @@ class BestCheckpoint(ModelCheckpoint):
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
         super().on_train_epoch_end(trainer, module)
         assert self.dirpath is not None
-        # save_last=True would write it after the best epochs only. Not the weights alone: a run goes on from it.
-        trainer.save_checkpoint(Path(self.dirpath) / "last.ckpt", weights_only=False)
+        # save_last=True would write it after the best epochs only.
+        trainer.save_checkpoint(Path(self.dirpath) / "last.ckpt")
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         if not state["best_model_path"]:

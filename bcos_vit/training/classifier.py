@@ -16,6 +16,7 @@ from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
 from bcos_vit.models import ViT
+from bcos_vit.models.vit import derived
 
 
 class Classifier(LightningModule):
@@ -60,8 +61,8 @@ class Classifier(LightningModule):
         self.accuracy = MulticlassAccuracy(model.spec.num_classes, average="micro")
         # Not a plain number: Lightning weighs the shares of several processes wrongly if they are unequal.
         self.train_loss, self.val_loss = (MeanMetric(nan_strategy=math.nan) for _ in range(2))  # NaN is not left out
-        terms = {"licence": model.about.get("licence")}  # weights that were learnt from others keep theirs
-        self.save_hyperparameters({"spec": dataclasses.asdict(model.spec), "recipe": recipe} | terms)
+        described = {"spec": dataclasses.asdict(model.spec), "recipe": recipe, "about": derived(model.about)}
+        self.save_hyperparameters(described)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.model(images)
@@ -69,11 +70,6 @@ class Classifier(LightningModule):
     def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
         images, targets = batch
         loss = self.loss(self.model(images), targets)
-        if self._is_logged() and not loss.isfinite():
-            raise ValueError(
-                f"the loss is {loss.item()} at step {self.trainer.global_step}: lower "
-                "recipe.classifier.optimizer.lr, or lengthen the warm-up"
-            )
         self.train_loss(loss.detach(), len(images))
         self.log("train_loss", self.train_loss, on_step=False, on_epoch=True)
         return loss
@@ -92,15 +88,19 @@ class Classifier(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def configure_gradient_clipping(self, optimizer: Optimizer, *_: object, **__: object) -> None:
-        if self._is_logged():
+        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if every and (self.trainer.global_step + 1) % every == 0:  # when it is written: it is a pass over all gradients
             gradients = [p.grad for p in self.parameters() if p.grad is not None]
             self.log("gradient_norm", get_total_norm(gradients))  # before clipping
         self.clip(self.parameters())
 
-    def _is_logged(self) -> bool:
-        """Whether this step is written to the log: what costs a pass over all gradients, or waits for the device."""
-        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
-        return bool(every) and (self.trainer.global_step + 1) % every == 0
+    def on_train_epoch_end(self) -> None:
+        """End the run, in all processes alike, before ``last.ckpt`` is replaced by what has diverged."""
+        if not (loss := self.train_loss.compute()).isfinite():
+            raise ValueError(
+                f"the mean loss of epoch {self.current_epoch} is {float(loss)}: lower "
+                "recipe.classifier.optimizer.lr, or lengthen the warm-up"
+            )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         names = self.model.class_names

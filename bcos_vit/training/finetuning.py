@@ -36,25 +36,29 @@ def head_first(
 ) -> LRScheduler:
     """The group called ``head`` learns alone at first; what begins warms up, and all ends in a cosine to 0.
 
+    Gradients of the others are computed all along, so that an optimiser with moments knows them when they begin.
+
     Parameters
     ----------
     alone, warmup
-        Shares of ``total_steps``: before the other groups begin, and of each linear rise.
+        Shares of ``total_steps``, rounded down: before the other groups begin, and of each linear rise.
     start
         Where a rise begins, as a share of the group's learning rate.
 
     Raises
     ------
     ValueError
-        If a share is negative, or the two leave nothing, or no group or only one is called ``head``.
+        If there is no step, a share is negative, the two leave nothing, or no group or every one is called ``head``.
     """
+    if total_steps < 1:
+        raise ValueError(f"a schedule needs at least 1 step, found {total_steps}")
     if min(alone, warmup) < 0 or alone + warmup >= 1:
         raise ValueError(f"alone and warmup must be shares of the steps that leave some, found {alone} and {warmup}")
     heads = [group.get("name") == "head" for group in optimizer.param_groups]
     if not any(heads) or all(heads):
         raise ValueError("head_first needs groups of parameters of which one is called head, as those of layer_decay")
-    begins = (0 if head else round(alone * total_steps) for head in heads)
-    rise = round(warmup * total_steps)
+    begins = (0 if head else int(alone * total_steps) for head in heads)
+    rise = int(warmup * total_steps)
     return LambdaLR(optimizer, [functools.partial(_rate, b, b + rise, total_steps, start) for b in begins])
 
 

@@ -24,6 +24,7 @@ from bcos_vit.evaluation.setting import model_and_data, own_folder, seed_and_thr
 from bcos_vit.extras import versions
 from bcos_vit.metrics import Accuracy, Completeness
 from bcos_vit.models import ViT, save_model
+from bcos_vit.models.vit import derived
 from bcos_vit.models.weights import read_checkpoint
 from bcos_vit.training.callbacks import BestCheckpoint, Explanations, Throughput
 from bcos_vit.training.classifier import Classifier
@@ -149,8 +150,8 @@ def _write(
     report: Report, model: ViT, data: DataModule, recipe: dict[str, Any], command: str | None, output: Path
 ) -> None:
     weights, gallery = output / "model.safetensors", output / "gallery.png"
-    terms = {name: model.about[name] for name in ("licence",) if name in model.about}  # weights go on under theirs
-    save_model(model, weights, about=terms | {"recipe": recipe, "results": report.numbers()})
+    origin = derived(model.about)
+    save_model(model, weights, about=origin | {"recipe": recipe, "results": report.numbers()})
     card = {
         "command": command,
         "seed": recipe["seed"],
@@ -158,6 +159,7 @@ def _write(
         "versions": versions(),
         "data": recipe["data"]["dataset"]["_target_"],
         "data_licence": data.part("test").licence,
+        **({"derived_from": origin} if origin else {}),
         "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
     }
     write_whole(output / "card.json", as_json(card))

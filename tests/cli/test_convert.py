@@ -193,7 +193,7 @@ def test_a_folder_that_is_not_there(refused, whole, tmp_path, below, suffix):
     [
         ("none.pth", None, "there is no weights file PATH$"),
         ("none", None, "there is no weights file PATH$"),
-        ("folder.safetensors", "folder", "there is no weights file PATH$"),
+        ("folder.safetensors", "folder", "there is no weights file PATH/model.safetensors$"),
         ("text.pth", b"no weights at all" * 9, "PATH is neither a safetensors file nor an archive of torch.save: "),
         ("text.safetensors", b"hi", "PATH is not a safetensors file: "),
         ("empty.pth", b"", "PATH is not a safetensors file: "),
@@ -225,8 +225,9 @@ def test_archives_that_hold_something_else(refused, tmp_path):
         torch.save(content, path)
         assert refused(path, output, "--model", DIGITS).startswith(sentence.replace("PATH", str(path)))
     torch.save({"a.weight": torch.ones(3)}, path)
-    assert refused(path, output).startswith(f"{path} holds no usable spec: module 'a' has no counterpart")
-    assert refused(path, output, "--model", VITC).endswith("; 1 unexpected: a.weight")
+    assert refused(path, output).startswith(f"{path} does not say which model its weights belong to")
+    for name in (VITC, DIGITS):
+        assert refused(path, output, "--model", name).endswith("; 1 unexpected: a.weight")
 
 
 class Touches:

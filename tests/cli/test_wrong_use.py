@@ -5,6 +5,8 @@ import sys
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from bcos_vit import create_model, save_model
 from bcos_vit.cli.main import main
@@ -107,8 +109,11 @@ def test_a_file_that_holds_no_model(refused, tmp_path):
 
 def test_a_file_with_weights_that_are_no_numbers(refused, tmp_path):
     model, path = toy(PUBLISHED), tmp_path / "nan.safetensors"
-    torch.nn.init.constant_(model.head.classify.weight, torch.nan)
     save_model(model, path)
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    spoilt = model.state_dict() | {"head.classify.weight": torch.full_like(model.head.classify.weight, torch.nan)}
+    save_file(spoilt, path, metadata)  # save_model would not
     assert refused("--model", path) == f"{path} holds NaN or infinite weights, as in head.classify.weight"
 
 

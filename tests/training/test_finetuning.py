@@ -1,6 +1,7 @@
 """Fine-tuning: which layer learns how fast and when, from which weights, and that it learns rather than diverges."""
 
 import importlib.util
+import json
 import math
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import torch
 from bcos_vit import create_model, save_model
 from bcos_vit.training import OneVsRest, head_first, layer_decay
 from bcos_vit.training import run as training
-from runs import Cut, Recorder, checkpoint, config, logged, train
+from runs import Cut, Recorder, checkpoint, config, logged, train, write_photos
 from toys import toy
 
 ROOT = Path(__file__).parents[2]
@@ -144,9 +145,9 @@ def run(chosen, watcher):
 
 @pytest.fixture(scope="module")
 def tuned(parity, tmp_path_factory):
-    """bcos_vit_digits after two epochs of odd or even: output, report and what was seen of every step."""
+    """bcos_vit_digits after an epoch of odd or even: output, report and what was seen of every step."""
     output, seen = tmp_path_factory.mktemp("tuned") / "run", Groups()
-    return output, run(of_parity(parity, output, FINETUNE, "recipe.epochs=2"), seen), seen
+    return output, run(of_parity(parity, output, FINETUNE, "recipe.epochs=1"), seen), seen
 
 
 def test_it_begins_with_the_trained_weights_and_an_untrained_head(tuned):
@@ -176,12 +177,12 @@ def test_the_head_learns_first_and_early_layers_slowly(tuned):
 
 def test_it_learns_more_than_from_scratch_in_as_many_steps(parity, tuned, tmp_path):
     _, report, seen = tuned
-    words = ("recipe.epochs=2", "recipe.classifier.schedule.warmup_steps=4")
+    words = ("recipe.epochs=1", "recipe.classifier.schedule.warmup_steps=2")
     watcher = Recorder()
     scratch = run(of_parity(parity, tmp_path / "run", *words), watcher)
     assert len(watcher.rates) == len(seen.rates)
     found, alone = (r.figures["accuracy"]["top1"] for r in (report, scratch))
-    assert found > 0.93 > alone + 0.1  # measured: 0.97 and 0.71
+    assert found > 0.8 > alone + 0.1  # measured: 0.87 and 0.63
 
 
 def test_groups_are_logged_by_name_and_kept(tuned):
@@ -204,8 +205,17 @@ def test_it_does_not_diverge(parity, tmp_path, lr):
 
 def test_a_loss_that_is_not_finite_ends_the_run_in_a_sentence(tmp_path, monkeypatch):
     monkeypatch.setattr(OneVsRest, "forward", lambda self, logits, targets: logits.sum() * math.nan)
-    with pytest.raises(ValueError, match=r"the loss is nan at step 3: lower recipe\.classifier\.optimizer\.lr"):
-        train("trainer.log_every_n_steps=4", f"output={tmp_path / 'run'}")
+    with pytest.raises(ValueError, match=r"mean loss of epoch 0 is nan: lower recipe\.classifier\.optimizer\.lr"):
+        train(f"output={tmp_path / 'run'}")
+    assert not (tmp_path / "run/checkpoints/last.ckpt").exists()
+
+
+def test_weights_that_are_no_numbers_are_not_written(tmp_path):
+    model = toy("bcos_vit_digits")
+    model.head.norm.weight.data[3] = math.inf
+    with pytest.raises(ValueError, match="the weights hold NaN or infinity, and are not written to"):
+        save_model(model, tmp_path / "model.safetensors")
+    assert not list(tmp_path.iterdir())
 
 
 def test_it_goes_on_where_it_was_cut_short(parity, tmp_path):
@@ -236,6 +246,26 @@ def test_terms_of_the_weights_go_on(parity, tmp_path):
     )
     for file in ("model.safetensors", "checkpoints/best.ckpt"):
         assert create_model(tmp_path / "run" / file).about["licence"] == "for research only"
+    assert json.loads((tmp_path / "run/card.json").read_text())["derived_from"] == {"licence": "for research only"}
+
+
+@pytest.mark.parametrize("classes", [("q", "z"), ("0", "cat")], ids=["others", "overlapping"])
+def test_other_classes_of_the_same_number_get_a_new_head(tmp_path, classes, capsys):
+    trained = toy("bcos_vit_digits", num_classes=2)
+    trained.class_names = ("0", "1")
+    save_model(trained, tmp_path / "given.safetensors")
+    root = write_photos(
+        tmp_path / "photos", {f"{part}/{name}": 2 for part in ("train", "val", "test") for name in classes}
+    )
+    words = (f"model.name={tmp_path / 'given.safetensors'}", "recipe.epochs=1", "data.batch_size=1")
+    seen = Recorder(cut=0)
+    with pytest.raises(Cut):
+        run(of_parity(root, tmp_path / "run", FINETUNE, *words), seen)
+    assert "note: a new head, the classes of the weights are not those of the data" in capsys.readouterr().out
+    run(of_parity(root, tmp_path / "run", FINETUNE, *words), Recorder())
+    model = create_model(tmp_path / "run/model.safetensors")
+    assert model.class_names == classes
+    assert not torch.allclose(model.head.classify.weight, trained.head.classify.weight, atol=0.1)
 
 
 def test_a_twin_needs_its_own_recipe(parity, tmp_path):

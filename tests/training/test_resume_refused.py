@@ -111,6 +111,13 @@ def test_files_that_are_no_checkpoints_of_a_run(plain, tmp_path):
     assert {path.stem for path in tmp_path.glob("*.ckpt")} == lacking.keys() | unsafe.keys()
 
 
+@pytest.mark.parametrize("part", ["epoch", "loops", "lr_schedulers", "optimizer_states"])
+def test_weights_without_the_state_of_their_training(plain, tmp_path, part):
+    state = torch.load(plain, weights_only=True)
+    torch.save({name: value for name, value in state.items() if name != part}, tmp_path / "part.ckpt")
+    refused(tmp_path / "again", tmp_path / "part.ckpt", rf"part\.ckpt cannot be gone on with: it lacks {part}$")
+
+
 def test_what_differs_but_does_not_matter_is_taken(plain, tmp_path):
     report = runs.train(
         *(f"output={tmp_path / 'again'}", f"resume={plain}", "seed=1", "data.num_workers=1"),
