@@ -2,6 +2,7 @@
 
     python benchmarks/finetune.py                   both tasks, seeds 0, 1, 2; a table of means with 95 % intervals
     python benchmarks/finetune.py --seeds 0 --epochs 1 --tasks parity
+    python benchmarks/finetune.py --model standard_vit_digits       the twin
 
 Both arms start with ``bcos_vit_digits``, once with its trained weights (``experiment=finetune``), once without (its own
 recipe, warm-up over a tenth of the steps). Tasks:
@@ -39,10 +40,7 @@ CROP, HEIGHT = 32, 256
 PARTS = {"train": (0.0, 0.6, 60), "val": (0.6, 0.75, 15), "test": (0.75, 1.0, 40)}  # from, to, crops of a photo
 PLAIN = "data.train_transform=${data.eval_transform}"
 TASKS = {"parity": ("image_size=8", PLAIN), "photos": ("image_size=16",)}
-ARMS = {
-    "fine-tuned": ("experiment=finetune",),
-    "from scratch": ("recipe.classifier.schedule.warmup_steps={warmup}",),
-}
+ARMS = ("fine-tuned", "from scratch")
 
 
 def make_parity(root: Path) -> None:
@@ -76,11 +74,14 @@ def make_photos(root: Path) -> None:
                 photo.crop((left, top, left + CROP, top + CROP)).save(root / part / name / f"{number:03}.png")
 
 
-def accuracy(task: str, arm: str, seed: int, epochs: int, data: Path, output: Path) -> float:
+def accuracy(model: str, task: str, arm: str, seed: int, epochs: int, data: Path, output: Path) -> float:
     """Train once with ``train.py``; the accuracy on the test part in percent."""
     images = sum(1 for _ in (data / "train").rglob("*.png"))
-    warmup = max(1, epochs * -(-images // 64) // 10)
-    words = [word.format(warmup=warmup) for word in ARMS[arm]]
+    family = model.partition("_")[0]
+    if arm == "fine-tuned":
+        words = ["experiment=finetune", f"recipe={family}_finetune", f"model.name={model}"]
+    else:
+        words = [f"model={model}", f"recipe.classifier.schedule.warmup_steps={max(1, epochs * -(-images // 64) // 10)}"]
     words += ["data=folder", f"data.root={data}", "data.num_workers=0", f"recipe.epochs={epochs}", f"seed={seed}"]
     words += ["explanations.every=null", "trainer.accelerator=cpu", f"output={output}", *TASKS[task]]
     subprocess.run([sys.executable, "train.py", *words], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
@@ -101,6 +102,7 @@ def main() -> None:
     """Run every task, arm and seed, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=list(TASKS))
+    parser.add_argument("--model", default="bcos_vit_digits", choices=["bcos_vit_digits", "standard_vit_digits"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, default=8)
     given = parser.parse_args()
@@ -114,7 +116,7 @@ def main() -> None:
             for seed in given.seeds:
                 for arm in ARMS:  # side by side
                     output = Path(scratch) / f"{task} {arm} {seed}"
-                    found[arm].append(accuracy(task, arm, seed, given.epochs, data, output))
+                    found[arm].append(accuracy(given.model, task, arm, seed, given.epochs, data, output))
             found["difference"] = [a - b for a, b in zip(*found.values(), strict=True)]
             for arm, values in found.items():
                 print(f"| {task} | {arm} | {' | '.join(f'{v:.2f}' for v in values)} | {interval(values)} |", flush=True)

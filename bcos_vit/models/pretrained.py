@@ -114,13 +114,12 @@ def _only_process(file: Path) -> Iterator[None]:
     lock = FileLock(file.with_name(f"{file.name}.lock"), mode=0o666)  # for others who share the cache
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
+        held = lock.acquire()
     except OSError as error:
         raise type(error)(
             f"cannot keep weights in {file.parent}: {error.strerror}; name another folder with {CACHE} or cache_dir"
         ) from error
-    with lock.acquire():  # once more, to be released with the first
-        lock.release()
+    with held:
         yield
 
 
