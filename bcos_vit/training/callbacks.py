@@ -44,7 +44,7 @@ class BestCheckpoint(ModelCheckpoint):
         super().on_train_epoch_end(trainer, module)
         assert self.dirpath is not None
         # save_last=True would write it after the best epochs only.
-        trainer.save_checkpoint(Path(self.dirpath) / "last.ckpt")
+        trainer.save_checkpoint(Path(self.dirpath) / "last.ckpt", self.save_weights_only)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         if not state["best_model_path"]:
