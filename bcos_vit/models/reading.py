@@ -76,7 +76,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             raise ValueError(f"{path} is neither a safetensors file nor an archive of torch.save: {why}")
         header = file.read(size)
     try:
-        json.loads(header, object_pairs_hook=_unique)  # the reader below would take the last of several
+        json.loads(header, object_pairs_hook=unique)  # the reader below would take the last of several
         with safe_open(path, framework="pt") as opened:
             names = list(opened.keys())
             return {name: opened.get_tensor(name) for name in names}, opened.metadata() or {}
@@ -147,7 +147,8 @@ def _check_end(file: BinaryIO) -> None:
         raise ValueError(f"a directory of {length:,} bytes is more than weights need")
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """For ``json.loads``: an object whose names are all different, or a ``ValueError``."""
     found = dict(pairs)
     if len(found) < len(pairs):
         raise ValueError("its header names something twice")

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from bcos_vit.atomic import write_whole
 from bcos_vit.models.cards import recognise
 from bcos_vit.models.published import from_published, to_published
-from bcos_vit.models.reading import is_archive, read_archive, read_safetensors, reason, shown
+from bcos_vit.models.reading import is_archive, read_archive, read_safetensors, reason, shown, unique
 from bcos_vit.models.spec import ViTSpec
 from bcos_vit.models.vit import ViT, require_vit
 
@@ -218,7 +218,8 @@ def _from_safetensors(path: Path) -> _Content:
     if metadata["format"] != FORMAT:
         raise ValueError(f"{path} is no weights file of bcos_vit: its format is {shown(metadata['format'])!r}")
     try:
-        spec, names, about = (json.loads(metadata[name]) for name in ("spec", "class_names", "about"))
+        parts = (metadata[name] for name in ("spec", "class_names", "about"))
+        spec, names, about = (json.loads(part, object_pairs_hook=unique) for part in parts)
     except (KeyError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} holds no usable spec: {type(error).__name__}, {reason(error)}") from error
     if not isinstance(spec, dict) or not isinstance(about, dict):

@@ -10,10 +10,12 @@ import time
 from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tqdm import tqdm
 
+from bcos_vit import ViT
 from bcos_vit.models import download, pretrained
 from releases import SIZES, fetch, names, publish, published, same, serving, slow, stall, whole
 
@@ -61,6 +63,22 @@ def test_processes_at_once_fetch_once(count: int, tmp_path: Path, monkeypatch: p
     assert server.asked == [None]
     assert len(names(tmp_path)) == 4
     assert str(card.file) in names(tmp_path)
+
+
+def test_what_another_process_converted_meanwhile_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(published()) as server:
+        card = publish(monkeypatch, published(), server.address)
+        fetch(tmp_path)
+    (tmp_path / str(card.file)).unlink()  # so that only what was converted is left
+    look, looked = pretrained._converted, []
+
+    def not_yet(*arguments: Any) -> ViT | None:
+        looked.append(arguments)
+        return None if len(looked) == 1 else look(*arguments)
+
+    monkeypatch.setattr(pretrained, "_converted", not_yet)
+    assert same(fetch(tmp_path))
+    assert len(looked) == 2
 
 
 def test_a_second_process_goes_on_where_the_first_was_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
