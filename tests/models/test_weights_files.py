@@ -160,6 +160,14 @@ def test_files_with_a_spoilt_spec(tmp_path: Path, spec: str | None) -> None:
         create_model(path)
 
 
+def test_files_that_say_something_twice(tmp_path: Path) -> None:
+    path, model = tmp_path / "model.safetensors", toy("bcos_vit_digits")
+    save_model(model, path)
+    _rewrite(path, {"spec": json.dumps(dataclasses.asdict(model.spec))[:-1] + ', "width": 16}'}, {})
+    with pytest.raises(ValueError, match=r"model\.safetensors holds no usable spec: .*names something twice"):
+        create_model(path)
+
+
 # --- what cannot be written ---
 
 
