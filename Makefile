@@ -20,7 +20,7 @@ checkpoints: $(INSTALLED)  ## train the models that ship, and replace those of c
 
 # One thread a process: several small tests at once are faster than one test on many threads.
 test: $(INSTALLED)  ## everything but slow, at most 6 minutes on two cores
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal -m "not slow"
 
 test-slow: $(INSTALLED)  ## the rest
 	$(BIN)/python -m pytest -q -m slow
