@@ -98,17 +98,17 @@ def model_and_data(config: DictConfig, split: str, *, adapt: bool) -> tuple[ViT,
     """
     bare: DataModule = build(config.data, train_transform=None, eval_transform=None)  # transforms need the image size
     classes = tuple(bare.part(split).class_names)
-    wanted = {"num_classes": len(classes), "image_size": config.image_size} if adapt else {}
+    trained = is_trained(config)
+    wanted = {"num_classes": None if trained else len(classes), "image_size": config.image_size} if adapt else {}
     given = {name: value for name, value in wanted.items() if value is not None and name not in config.model}
     model: ViT = build(config.model, **given)
-    if model.spec.num_classes != len(classes):
+    known, same_number = model.class_names, model.spec.num_classes == len(classes)
+    if adapt and trained and "num_classes" not in config.model and not (same_number and known in (None, classes)):
+        model.reset_classifier(len(classes))
+        print("note: a new head, the classes of the weights are not those of the data", flush=True)
+    elif not same_number:
         raise ValueError(f"the data has {len(classes)} classes, but the model {model.spec.num_classes} logits")
-    known = model.class_names
-    if adapt and known is not None and known != classes:
-        if is_trained(config):
-            model.reset_classifier(len(classes))
-            print("note: a new head, the classes of the weights are not those of the data", flush=True)
-    elif known is not None and known != classes and set(known) & set(classes):
+    elif not adapt and known is not None and known != classes and set(known) & set(classes):
         number = next(n for n, (ours, theirs) in enumerate(zip(known, classes, strict=True)) if ours != theirs)
         raise ValueError(f"class {number} of the model is {known[number]!r}, but of the data {classes[number]!r}")
     if config.image_size is None:
