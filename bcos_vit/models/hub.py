@@ -84,8 +84,16 @@ class HubMixin(ModelHubMixin):
                 return Path(source) / name
             if source.startswith(("/", ".", "~")) or source.count("/") > 1:
                 raise FileNotFoundError(f"there is no folder {source}")
-            fetched = dict(token=token, cache_dir=cache_dir, force_download=force_download, revision=revision)
-            return Path(hf_hub_download(source, name, local_files_only=local_files_only, **fetched))  # type: ignore
+            fetched = hf_hub_download(
+                source,
+                name,
+                revision=revision,
+                cache_dir=cache_dir,
+                force_download=force_download,
+                local_files_only=local_files_only,
+                token=token,
+            )
+            return Path(fetched)
 
         try:
             config = find(CONFIG).read_bytes()
