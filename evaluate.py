@@ -12,7 +12,7 @@ from bcos_vit.config import sentences
 @hydra.main(version_base="1.3", config_path="configs", config_name="evaluate")
 def main(config: DictConfig) -> dict[str, dict[str, float]]:
     """Evaluate, and return the figures."""
-    with sentences(config.debug):
+    with sentences(config.traceback):
         from bcos_vit.evaluation.command import evaluate_as  # here, so that --help is quick
 
         report = evaluate_as(config)

@@ -15,7 +15,7 @@ from bcos_vit.config import sentences
 @hydra.main(version_base="1.3", config_path="configs", config_name="train")
 def main(config: DictConfig) -> float:
     """Train, and return the accuracy on the test part."""
-    with sentences(config.debug):
+    with sentences(config.traceback):
         from bcos_vit.training.run import train  # here, so that --help is quick
 
         chosen = HydraConfig.get().overrides.task  # of this one, where several are trained by one command

@@ -41,8 +41,8 @@ def plain(config: DictConfig) -> dict[str, Any]:
 
 
 @contextmanager
-def sentences(debug: bool) -> Iterator[None]:
-    """End the program with status 1 and one sentence for an error that a user can mend; ``debug`` shows where it is."""
+def sentences(traceback: bool) -> Iterator[None]:
+    """End the program with status 1 and one sentence for an error that a user can mend; ``traceback`` shows where it is."""
     # Lightning 2.6 calls what torch 2.15 has deprecated
     warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
     from lightning.fabric.utilities.exceptions import MisconfigurationException  # here, so that --help is quick
@@ -51,11 +51,11 @@ def sentences(debug: bool) -> Iterator[None]:
     try:
         yield
     except foreseen as error:
-        if debug:
+        if traceback:
             raise
         sys.exit(f"error: {_sentence(error)}")
     except RuntimeError as error:
-        if debug or "by peer" not in str(error):
+        if traceback or "by peer" not in str(error):
             raise
         sys.exit("error: another process of this run has ended, its own message says why")
 

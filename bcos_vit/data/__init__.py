@@ -6,6 +6,7 @@ with needs("train"):
     from bcos_vit.data.cifar10 import CIFAR10
     from bcos_vit.data.digits import Digits
     from bcos_vit.data.folder import Folder
+    from bcos_vit.data.imagenet import ImageNet
     from bcos_vit.data.module import DataModule
 
-__all__ = ["CIFAR10", "DataModule", "Digits", "Folder"]
+__all__ = ["CIFAR10", "DataModule", "Digits", "Folder", "ImageNet"]

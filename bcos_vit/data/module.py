@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from itertools import chain
 from typing import Any, Protocol, cast
 
+import torch
 from lightning import LightningDataModule
 from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from bcos_vit.checks import check_values
+from bcos_vit.data.damaged import Readable
 
 Transform = Callable[[Any], Tensor]
+Mix = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 class Part(Protocol):
@@ -49,16 +53,22 @@ class DataModule(LightningDataModule):
     root
         Where the data lie, handed to ``dataset``; None for data that need no place.
     batch_size
-        Images per step and device.
+        Images that a device takes at once; in training, unless ``train_batch_size`` is set to less.
     num_workers
         Processes that load; 0 loads in the training process.
+    corrupt
+        What becomes of an image that cannot be read: ``"raise"`` an error that names it, or ``"skip"`` it, and know
+        it from then on (:meth:`damaged`, :meth:`skipped`).
+    mix
+        Called with ``num_classes``; what it gives mixes a training batch, images (B, 3, H, W) and class numbers (B,)
+        -> images and shares of the classes (B, K): ``torchvision.transforms.v2.MixUp``. Draws once a batch.
     train_transform, eval_transform
         torchvision v2 transforms of single images, for training and for evaluating any part.
 
     Raises
     ------
     ValueError
-        For a batch size below 1 or a negative number of workers.
+        For a batch size below 1, a negative number of workers, or another word for ``corrupt``.
     """
 
     def __init__(
@@ -68,6 +78,8 @@ class DataModule(LightningDataModule):
         batch_size: int,
         root: str | None = None,
         num_workers: int = 0,
+        corrupt: str = "raise",
+        mix: Callable[..., Mix] | None = None,
         train_transform: Transform | None = None,
         eval_transform: Transform | None = None,
     ) -> None:
@@ -75,17 +87,22 @@ class DataModule(LightningDataModule):
         for name, found, least in (("batch_size", batch_size, 1), ("num_workers", num_workers, 0)):
             if not isinstance(found, int) or isinstance(found, bool) or found < least:
                 raise ValueError(f"{name} must be a whole number of at least {least}, found {found!r}")
+        if corrupt not in ("raise", "skip"):
+            raise ValueError(f"corrupt must be raise or skip, found {corrupt!r}")
         self.dataset: Parts = dataset if root is None else functools.partial(dataset, root=root)  # type: ignore[call-arg]
-        self.batch_size = batch_size
+        self.batch_size = self.train_batch_size = batch_size
         self.num_workers = num_workers
+        self.corrupt = corrupt
+        self.mix = mix
         self.train_transform = train_transform
         self.eval_transform = eval_transform
         self._parts: dict[str, Part] = {}
+        self._damaged: dict[str, Tensor] = {}
 
     def part(self, split: str) -> Part:
         """One part of the data as it is evaluated: without the random changes of training. Opened once."""
         if split not in self._parts:
-            self._parts[split] = self.dataset(split=split, transform=self.eval_transform)
+            self._parts[split] = self._open(split, self.eval_transform)
         return self._parts[split]
 
     @property
@@ -94,7 +111,11 @@ class DataModule(LightningDataModule):
         return tuple(self.part("val").class_names)
 
     def train_dataloader(self) -> DataLoader[Any]:
-        return self._loader("train", self.dataset(split="train", transform=self.train_transform), shuffle=True)
+        collate = _checked
+        if self.mix is not None:
+            collate = functools.partial(_checked, mix=self.mix(num_classes=len(self.class_names)))
+        part = self._open("train", self.train_transform)
+        return self._loader("train", part, self.train_batch_size, collate_fn=collate, shuffle=True)
 
     def val_dataloader(self) -> DataLoader[Any]:
         return self.evaluation_loader("val")
@@ -103,7 +124,7 @@ class DataModule(LightningDataModule):
         return self.evaluation_loader("test")
 
     def evaluation_loader(self, split: str) -> DataLoader[Any]:
-        """One part in order, or this process's share of it: images number rank, rank + processes, ...
+        """One part in order, or this process's share of it: :meth:`indices`.
 
         Raises
         ------
@@ -111,26 +132,74 @@ class DataModule(LightningDataModule):
             If the part is empty, or holds fewer images than there are processes.
         """
         part = self.part(split)
-        processes, rank = (1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)
+        processes, rank = self._share
         if 0 < len(part) < processes:
             raise ValueError(f"the {split} part holds {len(part)} images, too few to share among {processes} processes")
         sampler = None if processes == 1 else UnrepeatedDistributedSampler(part, processes, rank, shuffle=False)
-        return self._loader(split, part, sampler=sampler)
+        return self._loader(split, part, self.batch_size, collate_fn=_checked, sampler=sampler)
 
-    def _loader(self, split: str, part: Part, **order: Any) -> DataLoader[Any]:
+    def indices(self, split: str) -> Tensor:
+        """Which images :meth:`evaluation_loader` gives this process, in order, but those known to be damaged.
+
+        Numbers rank, rank + processes, ...; those of a batch that was given are right from then on.
+        """
+        processes, rank = self._share
+        readable = ~self.damaged(split)
+        return torch.arange(len(readable))[rank::processes][readable[rank::processes]]
+
+    def examples(self, split: str, count: int) -> Tensor:
+        """So many images of one part, spread evenly, (count, 3, H, W); in place of a skipped one the next that is not."""
+        part = self.part(split)
+        starts = (number * len(part) // count for number in range(count))
+        return torch.stack([_first(part, chain(range(start, len(part)), range(start))) for start in starts])
+
+    def damaged(self, split: str) -> Tensor:
+        """Which images of a part could not be read so far by this process and those that load for it, (N,) bool."""
+        return self._damaged[split] if split in self._damaged else torch.zeros(len(self.part(split)), dtype=torch.bool)
+
+    def skipped(self, split: str) -> list[str]:
+        """Why images of a part were left out so far, a sentence each; to be called by all processes of a run alike."""
+        found = self.damaged(split)
+        if self.trainer is not None:
+            strategy = self.trainer.strategy
+            found = strategy.reduce(found.to(strategy.root_device, torch.float32), reduce_op="sum").cpu() > 0
+        return [cast(Readable, self.part(split)).reason(index) for index in found.nonzero().flatten().tolist()]
+
+    @property
+    def _share(self) -> tuple[int, int]:
+        return (1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)
+
+    def _open(self, split: str, transform: Transform | None) -> Part:
+        part = self.dataset(split=split, transform=transform)
+        if self.corrupt == "raise":
+            return part
+        none = torch.zeros(len(part), dtype=torch.bool)
+        return Readable(part, self._damaged.setdefault(split, none.share_memory_()))
+
+    def _loader(self, split: str, part: Part, batch_size: int, **how: Any) -> DataLoader[Any]:
         if not len(part):
             raise ValueError(f"the {split} part of the data is empty")
         return DataLoader(
             cast(Dataset[Any], part),
-            self.batch_size,
+            batch_size,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
-            collate_fn=_checked,
-            **order,
+            pin_memory=torch.cuda.is_available(),
+            **how,
         )
 
 
-def _checked(items: list[tuple[Tensor, int]]) -> tuple[Tensor, Tensor]:
+def _checked(items: list[tuple[Tensor, int]], mix: Mix | None = None) -> tuple[Tensor, Tensor]:
+    if not items:
+        raise ValueError("no image of a batch can be read: look at the files, or give a larger data.batch_size")
     images, labels = default_collate(items)
     check_values(images)
-    return images, labels
+    return (images, labels) if mix is None else mix(images, labels)
+
+
+def _first(part: Part, indices: Iterable[int]) -> Tensor:
+    for index in indices:
+        item = part.get(index) if isinstance(part, Readable) else part[index]
+        if item is not None:
+            return cast(Tensor, item[0])
+    raise ValueError("no image of the data can be read")

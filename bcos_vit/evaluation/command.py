@@ -14,7 +14,9 @@ from bcos_vit.evaluation.report import Report, as_json
 from bcos_vit.evaluation.run import evaluate
 from bcos_vit.evaluation.setting import is_trained, model_and_data, own_folder, seed_and_threads
 
-CONFIG_KEYS = ("data", "debug", "image_size", "metrics", "model", "output", "seed", "split", "threads", "trainer")
+CONFIG_KEYS = (
+    *("data", "image_size", "metrics", "model", "output", "seed", "split", "threads", "traceback", "trainer"),
+)
 
 
 def evaluate_as(config: DictConfig) -> Report | None:

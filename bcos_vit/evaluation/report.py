@@ -24,6 +24,8 @@ class Report:
     rows: dict[str, str]
     """The same in words."""
     class_names: Sequence[str] | None = None
+    skipped: Sequence[str] = ()
+    """Why images were left out, a sentence for each that cannot be read."""
     gallery: Explanation | None = None
     """One rightly predicted image of each of the first ten classes; None for conventional models."""
     mistakes: Explanation | None = None
@@ -31,11 +33,13 @@ class Report:
 
     def numbers(self) -> dict[str, object]:
         """Everything that was measured, as JSON takes it."""
-        return {"images": self.images, **self.figures}
+        return {"images": self.images, **({"skipped": list(self.skipped)} if self.skipped else {}), **self.figures}
 
     def table(self) -> list[str]:
         """Everything that was measured, a row each, in ASCII."""
-        rows = {"images, each counted once": f"{self.images}", **self.rows}
+        rows = {"images, each counted once": f"{self.images}"}
+        rows |= {"images left out, unreadable": f"{len(self.skipped)}"} if self.skipped else {}
+        rows |= self.rows
         width, values = max(map(len, rows)), max(map(len, rows.values()))
         rule = f"{'-' * width}  {'-' * values}"
         return [rule, *(f"{name:<{width}}  {value:>{values}}" for name, value in rows.items()), rule]

@@ -59,11 +59,11 @@ def evaluate(
     if len(names) != model.spec.num_classes:
         raise ValueError(f"the data has {len(names)} classes, but the model {model.spec.num_classes} logits")
     was_training = model.training
-    evaluator = _Evaluator(model, {name: make(model) for name, make in metrics.items()})
+    evaluator = _Evaluator(model, data, split, {name: make(model) for name, make in metrics.items()})
     before, data.trainer = data.trainer, trainer
     try:
         trainer.test(evaluator, data.evaluation_loader(split), verbose=False)
-        report = Report(evaluator.figures, len(evaluator.found), evaluator.rows, model.class_names)
+        report = Report(evaluator.figures, len(evaluator.found), evaluator.rows, model.class_names, evaluator.skipped)
         if trainer.is_global_zero and model.dynamic_linear:
             model.eval()
             report.gallery, report.mistakes = _show(model, data, split, evaluator.found)
@@ -94,9 +94,11 @@ class Outcomes(Metric):
 class _Evaluator(LightningModule):
     """Hands every batch to every group."""
 
-    def __init__(self, model: ViT, groups: dict[str, Group]) -> None:
+    def __init__(self, model: ViT, data: DataModule, split: str, groups: dict[str, Group]) -> None:
         super().__init__()
         self.model = model
+        self.data = data
+        self.split = split
         self.groups = groups
         self.registered = nn.ModuleList(groups.values())  # so that they are moved along
         self.outcomes = Outcomes()
@@ -104,18 +106,20 @@ class _Evaluator(LightningModule):
         self.figures: dict[str, dict[str, float]] = {}
         self.rows: dict[str, str] = {}
         self.found = torch.empty(0, 3)
+        self.skipped: list[str] = []
 
     def test_step(self, images_and_labels: tuple[Tensor, Tensor], batch_index: int) -> None:
         images, labels = images_and_labels
         batch = Batch(self.model, images, labels)
-        position = self.seen + torch.arange(len(images), device=images.device)
+        indices = self.data.indices(self.split)[self.seen : self.seen + len(images)]
         self.seen += len(images)
-        self.outcomes.update(self.global_rank + self.trainer.world_size * position, labels, batch.predicted)
+        self.outcomes.update(indices.to(images.device), labels, batch.predicted)
         for group in self.groups.values():
             group.update(batch)
 
     def on_test_epoch_end(self) -> None:
         self.found = self.outcomes.compute().cpu()
+        self.skipped = self.data.skipped(self.split)
         for name, group in self.groups.items():
             self.figures[name] = group.compute()
             self.rows |= group.rows(self.figures[name])

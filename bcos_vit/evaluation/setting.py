@@ -114,7 +114,7 @@ def model_and_data(config: DictConfig, split: str, *, adapt: bool) -> tuple[ViT,
     if config.image_size is None:
         config.image_size = model.spec.image_size
     data: DataModule = build(config.data)
-    height, width = data.part(split)[0][0].shape[-2:]
+    height, width = data.examples(split, 1).shape[-2:]
     if (height, width) != (config.image_size, config.image_size):
         raise ValueError(
             f"the data's images are {height} x {width} pixels where {config.image_size} were expected: transform them, "

@@ -18,9 +18,11 @@ from typing import Any, Literal
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from bcos_vit.checks import require_float
 from bcos_vit.layers import Logits, PoolHead, TokenHead, Tokens, build_stem, constant
+from bcos_vit.layers.mode import is_frozen
 from bcos_vit.layers.position import Rotation, rotation, sincos_code
 from bcos_vit.models.bricks import Block, Bricks
 from bcos_vit.models.hub import HubMixin
@@ -60,6 +62,7 @@ class ViT(nn.Module, HubMixin):
         self.transform: Callable[[Image.Image], Tensor] | None = None
         self.class_names: tuple[str, ...] | None = None
         self.about: dict[str, Any] = {}
+        self.grad_checkpointing = False
         bricks = Bricks.of(spec)
         stem = build_stem(spec.channels, spec.stem, bricks.conv, bricks.stem_norm, bricks.activation)
         patch = spec.patch_size // spec.stem_stride
@@ -188,11 +191,20 @@ class ViT(nn.Module, HubMixin):
         self.spec, self.class_names = spec, None
         self.about = derived(self.about)
 
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """While training, compute activations of the blocks a second time in the backward pass instead of keeping them.
+
+        The gradients are the same; explanations are made without it.
+        """
+        self.grad_checkpointing = enable
+
     def _features(self, encoded: Tensor) -> Tensor:
         """Encoded images (B, C, H, W) -> the tokens (B, N, D) that the head gets."""
         x, turn = self._embed(encoded)
+        # Never while frozen: what is computed again would not be.
+        again = self.grad_checkpointing and self.training and torch.is_grad_enabled() and not is_frozen()
         for block in self.blocks:
-            x = block(x, turn)
+            x = checkpoint(block, x, turn, use_reentrant=False) if again else block(x, turn)
         return x
 
     def _embed(self, encoded: Tensor) -> tuple[Tensor, Rotation | None]:

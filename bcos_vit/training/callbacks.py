@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
@@ -108,10 +107,8 @@ class Explanations(Callback):
         if trainer.sanity_checking or not due or not model.dynamic_linear or not trainer.is_global_zero:
             return
         data: DataModule = trainer.datamodule  # type: ignore[attr-defined]
-        part = data.part("val")
-        count = min(self.images, len(part))
-        chosen = [part[number * len(part) // count][0] for number in range(count)]
-        explanation = explain(model, torch.stack(chosen).to(next(model.parameters())))
+        chosen = data.examples("val", min(self.images, len(data.part("val"))))
+        explanation = explain(model, chosen.to(next(model.parameters())))
         module.log("largest_residual", float(explanation.relative_residual.max()), rank_zero_only=True)
         try:
             explanation.check(self.tolerance)
@@ -129,6 +126,23 @@ def _log_picture(trainer: Trainer, picture: Image.Image) -> None:
             logger.log_image("explanations", [picture], step=trainer.global_step)
         elif isinstance(logger, TensorBoardLogger):
             logger.experiment.add_image("explanations", np.asarray(picture), trainer.global_step, dataformats="HWC")
+
+
+class Skipped(Callback):
+    """Logs ``skipped_images``, how many training images could not be read so far, and names them in ``file``."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.count = 0
+
+    def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
+        data: DataModule = trainer.datamodule  # type: ignore[attr-defined]
+        reasons = data.skipped("train")
+        module.log("skipped_images", float(len(reasons)), rank_zero_only=True)
+        if len(reasons) > self.count and trainer.is_global_zero:
+            self.count = len(reasons)
+            write_whole(self.file, "".join(f"{reason}\n" for reason in reasons))
+            print(f"note: {self.count} training images cannot be read and are left out: {self.file}", flush=True)
 
 
 class Throughput(Callback):

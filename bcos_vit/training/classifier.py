@@ -7,16 +7,19 @@ import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import torch
 from lightning import LightningModule
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
+from torch.utils.data import DataLoader
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
 from bcos_vit.models import ViT
 from bcos_vit.models.vit import derived
+from bcos_vit.training.batches import turn_weight
 
 
 class Classifier(LightningModule):
@@ -27,13 +30,13 @@ class Classifier(LightningModule):
     model
         Images (B, 3, H, W) in [0, 1] -> logits (B, K).
     loss
-        (logits, targets) -> scalar.
+        (logits, targets) -> scalar; targets are class numbers (B,) or, of mixed images, shares of the classes (B, K).
     optimizer
         Parameters -> optimiser.
     groups
         Model -> what the optimiser gets: groups of parameters, with a learning rate each. None: all of them alike.
     schedule
-        (optimiser, number of steps) -> scheduler, stepped after every step.
+        (optimiser, number of steps) -> scheduler, stepped after every step. None: the learning rate stays as it is.
     clip
         Clips the gradients of the parameters it is given, in place, before every step.
     recipe
@@ -46,7 +49,7 @@ class Classifier(LightningModule):
         *,
         loss: nn.Module,
         optimizer: Callable[[Iterable[Any]], Optimizer],
-        schedule: Callable[[Optimizer, int], LRScheduler],
+        schedule: Callable[[Optimizer, int], LRScheduler] | None,
         clip: Callable[[Iterable[nn.Parameter]], object],
         recipe: dict[str, Any],
         groups: Callable[[ViT], list[dict[str, Any]]] | None = None,
@@ -58,6 +61,7 @@ class Classifier(LightningModule):
         self.optimizer = optimizer
         self.schedule = schedule
         self.clip = clip
+        self.memory_format = torch.contiguous_format
         self.accuracy = MulticlassAccuracy(model.spec.num_classes, average="micro")
         # Not a plain number: Lightning weighs the shares of several processes wrongly if they are unequal.
         self.train_loss, self.val_loss = (MeanMetric(nan_strategy=math.nan) for _ in range(2))  # NaN is not left out
@@ -65,18 +69,28 @@ class Classifier(LightningModule):
         self.save_hyperparameters(described)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.model(images)
+        return self.model(images.contiguous(memory_format=self.memory_format))
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
         images, targets = batch
-        loss = self.loss(self.model(images), targets)
+        loss = self.loss(self(images), targets)
         self.train_loss(loss.detach(), len(images))
         self.log("train_loss", self.train_loss, on_step=False, on_epoch=True)
-        return loss
+        return loss * self._weight(batch_index, len(images))
+
+    def _weight(self, batch_index: int, size: int) -> float:
+        """So that the gradient of a step taken in turns is that of the mean over its images."""
+        turns = self.trainer.accumulate_grad_batches
+        if turns == 1:
+            return 1.0
+        loader: DataLoader[Any] = self.trainer.train_dataloader  # type: ignore[assignment]
+        batches, total = int(self.trainer.num_training_batches), len(loader.sampler)  # type: ignore[arg-type]
+        assert loader.batch_size is not None
+        return turn_weight(batch_index, size, turns, min(batches * loader.batch_size, total), loader.batch_size)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> None:
         images, targets = batch
-        logits = self.model(images)
+        logits = self(images)
         self.accuracy(logits, targets)
         self.val_loss(self.loss(logits, targets), len(images))
         self.log("val_loss", self.val_loss, batch_size=len(images))
@@ -84,6 +98,8 @@ class Classifier(LightningModule):
 
     def configure_optimizers(self) -> Any:
         optimizer = self.optimizer(self.parameters() if self.groups is None else self.groups(self.model))
+        if self.schedule is None:
+            return optimizer
         schedule = self.schedule(optimizer, int(self.trainer.estimated_stepping_batches))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

@@ -9,11 +9,13 @@ from bcos_vit.models.weights import read_checkpoint
 from bcos_vit.training.classifier import Classifier
 
 KEPT = (
-    *("spec", "recipe.recipe", "recipe.ema", "recipe.data.batch_size", "recipe.data.train_transform"),
-    *("recipe.trainer.devices", "recipe.trainer.num_nodes", "recipe.trainer.max_epochs"),
-    "recipe.trainer.accumulate_grad_batches",
+    *("spec", "recipe.recipe", "recipe.ema", "recipe.data.mix", "recipe.data.train_transform"),
+    "recipe.trainer.max_epochs",
 )
-"""What must be as it was: the optimiser's state belongs to it, and the schedule to a number of steps."""
+"""What must be as it was: the optimiser's state belongs to it, and the schedule to a number of steps.
+
+Devices may change: an epoch has as many steps on any number of them.
+"""
 
 
 def check_resumable(path: Path, classifier: Classifier) -> int:
@@ -36,7 +38,7 @@ def check_resumable(path: Path, classifier: Classifier) -> int:
     FileNotFoundError
         If there is no such file.
     ValueError
-        If it is no checkpoint, or model, recipe, averaging, batch size, transform, devices or epochs differ.
+        If it is no checkpoint, or model, recipe, averaging, mixing, transform or epochs differ.
     """
     content = read_checkpoint(path)
     if missing := {"epoch", "loops", "lr_schedulers", "optimizer_states"} - content.keys():

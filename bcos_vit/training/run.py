@@ -26,15 +26,18 @@ from bcos_vit.metrics import Accuracy, Completeness
 from bcos_vit.models import ViT, save_model
 from bcos_vit.models.vit import derived
 from bcos_vit.models.weights import read_checkpoint
-from bcos_vit.training.callbacks import BestCheckpoint, Explanations, Throughput
+from bcos_vit.training.batches import split_batch
+from bcos_vit.training.callbacks import BestCheckpoint, Explanations, Skipped, Throughput
 from bcos_vit.training.classifier import Classifier
 from bcos_vit.training.resume import check_resumable
+from bcos_vit.training.speed import speed_up
 
 CONFIG_KEYS = (
-    *("data", "debug", "ema", "explanations", "image_size", "logger", "model", "output", "recipe", "resume", "seed"),
-    *("threads", "trainer"),
+    *("data", "ema", "explanations", "image_size", "logger", "model", "output", "recipe", "resume", "seed", "speed"),
+    *("threads", "traceback", "trainer"),
 )
-RECIPE_KEYS = ("classifier", "epochs", "family")
+RECIPE_KEYS = ("batch_size", "classifier", "epochs", "family")
+SPEED_KEYS = ("channels_last", "checkpointing", "compile", "fused")
 
 
 def train(config: DictConfig, *, command: str | None = None) -> Report | None:
@@ -64,6 +67,7 @@ def train(config: DictConfig, *, command: str | None = None) -> Report | None:
     """
     reject_unknown("config key", map(str, config), CONFIG_KEYS)  # "+key=value" would be ignored in silence
     reject_unknown("recipe key", map(str, config.recipe), RECIPE_KEYS)
+    reject_unknown("key of speed", map(str, config.speed), SPEED_KEYS)
     _check_numbers(config)
     output = Path(config.output)
     best = BestCheckpoint(output / "checkpoints", resumed=config.resume)
@@ -74,13 +78,18 @@ def train(config: DictConfig, *, command: str | None = None) -> Report | None:
         family, other = model.spec.family, config.recipe.get("family", model.spec.family)
         if family != other:
             raise ValueError(
-                f"{config.model.name} is of family {family}, the recipe for {other}: give recipe={family}_digits, or "
-                f"{family}_finetune for trained weights"
+                f"{config.model.name} is of family {family}, the recipe for {other}: give recipe={family}_digits, "
+                f"{family}_finetune for trained weights, or {family}_imagenet"
             )
+        shared = split_batch(config.recipe.batch_size, devices=trainer.world_size, at_once=data.batch_size)
+        data.train_batch_size, trainer.accumulate_grad_batches = shared.images, shared.turns
+        if trainer.is_global_zero:
+            print(shared, flush=True)
         recipe = plain(config)
         model.class_names = data.class_names
         model.train()
         classifier: Classifier = build(config.recipe.classifier)(model=model, recipe=recipe)
+        speed_up(classifier, **config.speed)
         if config.resume is not None:
             epochs = check_resumable(Path(config.resume), classifier)
             # Else the order and the augmentation of the first epochs would come again.
@@ -105,6 +114,8 @@ def _callbacks(config: DictConfig, best: BestCheckpoint) -> list[Callback]:
     reject_unknown("key of explanations", map(str, config.explanations or ()), ("every", "images", "tolerance"))
     if config.explanations is not None and config.explanations.every is not None:
         callbacks.append(Explanations(Path(config.output) / "explanations", **config.explanations))
+    if config.data.get("corrupt") == "skip":
+        callbacks.append(Skipped(Path(config.output) / "skipped.txt"))
     if config.ema is not None:
         # After the explanations: validation swaps the averaged weights in and out, and these are to be explained.
         callbacks.append(EMAWeightAveraging(decay=config.ema))
@@ -127,9 +138,18 @@ def _own_wandb_run(trainer: Trainer) -> Iterator[None]:
 
 def _check_numbers(config: DictConfig) -> None:
     """What the libraries would accept and ruin a run with."""
-    epochs = config.recipe.epochs
-    if not isinstance(epochs, int) or isinstance(epochs, bool) or epochs < 1:
-        raise ValueError(f"recipe.epochs must be a whole number of at least 1, found {epochs!r}")
+    for name in ("epochs", "batch_size"):
+        found = config.recipe[name]
+        if not isinstance(found, int) or isinstance(found, bool) or found < 1:
+            raise ValueError(f"recipe.{name} must be a whole number of at least 1, found {found!r}")
+    if (found := config.trainer.get("accumulate_grad_batches", 1)) != 1:
+        raise ValueError(
+            f"trainer.accumulate_grad_batches {found!r} is not given: it follows from recipe.batch_size, the devices, "
+            "and data.batch_size, the images that a device takes at once"
+        )
+    for name, found in config.speed.items():
+        if not isinstance(found, bool):
+            raise ValueError(f"speed.{name} must be true or false, found {found!r}")
     if config.ema is not None and not (isinstance(config.ema, float) and 0 < config.ema < 1):
         raise ValueError(f"ema must lie between 0 and 1, as 0.999, or be null for none, found {config.ema!r}")
     classifier = config.recipe.classifier
