@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from sklearn.datasets import load_sample_images
 from skimage import data as bundled
+from sklearn.datasets import load_sample_images
 
 from bcos_vit.data.imagenet import CLASSES
 
@@ -32,7 +32,7 @@ def imagenet_tree(root: Path, *, train: int, val: int) -> Path:
 
 
 def add_oddities(root: Path, part: str) -> dict[str, Path]:
-    """What ImageNet and folders in the wild hold besides plain JPEGs: kind -> file, one to a class, in ``root/part``."""
+    """What ImageNet and folders in the wild hold besides plain JPEGs: kind -> file, each in a class of its own."""
     crop = Image.open(root / part / "n01440764" / "00000.JPEG").convert("RGB")
     huge = crop.resize((9000, 6000))
     made = {

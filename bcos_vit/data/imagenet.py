@@ -79,7 +79,9 @@ class ImageNet(Folder):
         """The 1,000 WordNet ids, each of which must have its folder in ``directory``."""
         missing = [wnid for wnid in CLASSES if not (Path(directory) / wnid).is_dir()]
         if missing:
-            few = f"{directory} lacks {len(missing):,} of ImageNet's {len(CLASSES):,} class folders, such as {missing[0]}"
+            few = (
+                f"{directory} lacks {len(missing):,} of ImageNet's {len(CLASSES):,} class folders, such as {missing[0]}"
+            )
             raise ValueError(f"{few}: unpack them all, or take a subset of the classes as data=folder")
         return list(CLASSES), {wnid: number for number, wnid in enumerate(CLASSES)}
 

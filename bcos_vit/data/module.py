@@ -148,7 +148,7 @@ class DataModule(LightningDataModule):
         return torch.arange(len(readable))[rank::processes][readable[rank::processes]]
 
     def examples(self, split: str, count: int) -> Tensor:
-        """So many images of one part, spread evenly, (count, 3, H, W); in place of a skipped one the next that is not."""
+        """So many images of one part, spread evenly, (count, 3, H, W); in place of a skipped one comes the next."""
         part = self.part(split)
         starts = (number * len(part) // count for number in range(count))
         return torch.stack([_first(part, chain(range(start, len(part)), range(start))) for start in starts])

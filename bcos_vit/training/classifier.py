@@ -48,7 +48,7 @@ class Classifier(LightningModule):
         model: ViT,
         *,
         loss: nn.Module,
-        optimizer: Callable[[Iterable[Any]], Optimizer],
+        optimizer: Callable[..., Optimizer],
         schedule: Callable[[Optimizer, int], LRScheduler] | None,
         clip: Callable[[Iterable[nn.Parameter]], object],
         recipe: dict[str, Any],
