@@ -42,7 +42,7 @@ def plain(config: DictConfig) -> dict[str, Any]:
 
 @contextmanager
 def sentences(traceback: bool) -> Iterator[None]:
-    """End the program with status 1 and a sentence for an error that a user can mend; ``traceback`` shows where it is."""
+    """End the program with status 1 and one sentence for an error that a user can mend; ``traceback`` says where."""
     # Lightning 2.6 calls what torch 2.15 has deprecated
     warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
     from lightning.fabric.utilities.exceptions import MisconfigurationException  # here, so that --help is quick
