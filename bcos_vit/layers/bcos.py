@@ -30,8 +30,8 @@ COSINE_EPS = 1e-6
 
 def cosine_power(l: Tensor, n: Tensor, b: float) -> Tensor:
     """The dynamic scale ``|cos|^(B-1)`` with ``cos = l / n``; at B = 2 without the stabilising term."""
-    scale = l.abs() / n if b == 2 else ((l / n).abs() + COSINE_EPS).pow(b - 1)
-    return scale.to(l.dtype)
+    cos = l.abs().to(n.dtype).div_(n)  # in place here and below: fresh memory costs more than the arithmetic
+    return (cos if b == 2 else cos.add_(COSINE_EPS).pow_(b - 1)).to(l.dtype)
 
 
 def strongest(l: Tensor, axis: int, max_out: int) -> tuple[Tensor, Tensor]:
@@ -60,7 +60,7 @@ class BcosLearning(torch.autograd.Function):
     @staticmethod
     def forward(x: Tensor, w: Tensor, linear: Map, b: float, max_out: int) -> tuple[Tensor, ...]:
         l, n, *winner = aligned(x, w, linear, max_out)
-        return cosine_power(l, linear.per_unit(n, l.shape[linear.axis]), b).mul(l), l, n, *winner
+        return cosine_power(l, linear.per_unit(n, l.shape[linear.axis]), b).mul_(l), l, n, *winner
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -77,12 +77,11 @@ class BcosLearning(torch.autograd.Function):
         x, w, l, n, *winner = ctx.saved_tensors
         if torch.is_grad_enabled():  # to be differentiated again: what forward stored would hide from the tape
             l, n, *winner = aligned(x, w, linear, max_out)
-        per_unit = linear.per_unit(n, l.shape[linear.axis])
+        cos = l.abs().to(n.dtype).div_(linear.per_unit(n, l.shape[linear.axis]))
         if b == 2:
-            slope = g * (l.abs() / per_unit)
+            slope = cos.mul_(g)
             dl = 2 * slope
         else:
-            cos = (l / per_unit).abs()
             slope = g * ((b - 1) * (cos + COSINE_EPS).pow(b - 2) * cos)
             dl = slope + g * (cos + COSINE_EPS).pow(b - 1)
         dl = dl.to(g.dtype)

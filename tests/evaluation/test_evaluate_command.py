@@ -78,8 +78,8 @@ def test_wrong_words_are_answered_by_a_sentence(tmp_path, words, answer):
 
 
 @pytest.mark.slow
-def test_debug_shows_where_an_error_is(tmp_path):
-    done = start(tmp_path, "model.name=none.safetensors", "debug=true")()
+def test_a_traceback_shows_where_an_error_is(tmp_path):
+    done = start(tmp_path, "model.name=none.safetensors", "traceback=true")()
     assert done.returncode == 1
     assert "Traceback" in done.stderr
     assert "there is no weights file none.safetensors" in done.stderr

@@ -14,12 +14,28 @@ from bcos_vit.config import build, plain
 from bcos_vit.data import cifar10
 from bcos_vit.evaluation.setting import model_and_data
 from bcos_vit.metrics import Group
+from bcos_vit.models.zoo import CARDS
 from bcos_vit.training import OneVsRest
+from bcos_vit.training.batches import split_batch
 from bcos_vit.training.run import train
+from bcos_vit.training.speed import speed_up
+from imagenet_tree import imagenet_tree
 from runs import CONFIGS, config, files, write_photos
 
-TRAINING = ("data", "experiment", "logger", "model", "recipe")
-GROUPS = {group: sorted(p.stem for p in (CONFIGS / group).glob("*.yaml")) for group in (*TRAINING, "metrics")}
+TRAINING = ("data", "debug", "experiment", "logger", "model", "recipe", "trainer")
+FILES = sorted(str(p.relative_to(CONFIGS).with_suffix("")) for p in CONFIGS.rglob("*.yaml"))
+CHOICES = [tuple(file.split("/", 1)) for file in FILES if "/" in file]
+METRICS = [name for group, name in CHOICES if group == "metrics"]
+EVALUATION = [("trainer", "evaluation"), *(("metrics", name) for name in METRICS)]
+IMAGENET = [name for group, name in CHOICES if group == "experiment" and name.startswith("imagenet/")]
+STEPS = 112_680
+"""Of 90 epochs of ImageNet in batches of 1,024."""
+
+
+@pytest.fixture(scope="session")
+def imagenet(tmp_path_factory):
+    """A small data set for data=imagenet."""
+    return imagenet_tree(tmp_path_factory.mktemp("imagenet") / "tree", train=1, val=1)
 
 
 @pytest.fixture
@@ -30,37 +46,92 @@ def photos(tmp_path):
     )
 
 
-@pytest.mark.parametrize(("group", "name"), [(group, name) for group in TRAINING for name in GROUPS[group]])
-def test_choice_composes_and_builds(group, name, tmp_path, photos):
-    chosen = config(f"{group}={name}", f"output={tmp_path / 'run'}", "image_size=8")
-    if name == "folder":
+def chosen_with(group, name, output, photos, imagenet):
+    """A choice of ``configs/train.yaml``, with data that are at hand and the smallest images that these have."""
+    words = [f"{group}={name}", f"output={output}"]
+    if (group, name) == ("trainer", "gpus"):
+        words += ["trainer.accelerator=cpu", "trainer.devices=1"]
+    if group == "recipe" and name.startswith("standard"):
+        words += ["model.name=standard_vit_digits"]
+    if name in IMAGENET:
+        words += ["+model.depth=1"]  # at full size they are built below
+    elif group == "data":
+        words += ["image_size=8"]
+    chosen = config(*words)
+    if "ImageNet" in chosen.data.dataset._target_:
+        chosen.data.root = str(imagenet)
+    elif "Folder" in chosen.data.dataset._target_:
         chosen.data.root = str(photos)
-    if name == "cifar10":  # has its data set tested below, which is not at hand
+    elif "CIFAR10" in chosen.data.dataset._target_:  # is tested below, it is not at hand
         chosen.data.dataset, chosen.data.root = config().data.dataset, None
+    return chosen
+
+
+@pytest.mark.parametrize(("group", "name"), [c for c in CHOICES if c[0] in TRAINING and c not in EVALUATION])
+def test_choice_composes_and_builds(group, name, tmp_path, photos, imagenet):
+    chosen = chosen_with(group, name, tmp_path / "run", photos, imagenet)
     plain(chosen)
     model, data = model_and_data(chosen, "val", adapt=True)
-    classifier = build(chosen.recipe.classifier)(model=model, recipe={})
-    trainer = build(chosen.trainer)(callbacks=[], logger=build(chosen.logger))
     assert len(data.class_names) == model.spec.num_classes
-    assert trainer.max_epochs == chosen.recipe.epochs
-    assert len(trainer.loggers) == 1
+    assert (model.spec.family, model.spec.image_size) == (chosen.recipe.family, chosen.image_size)
+    if "mix" in chosen.data and chosen.data.mix is not None:
+        images, shares = data.mix(num_classes=2)(torch.rand(4, 3, 8, 8), torch.tensor([0, 1, 0, 1]))
+        assert shares.shape == (4, 2)
+
+    classifier = build(chosen.recipe.classifier)(model=model, recipe={})
+    speed_up(classifier, **chosen.speed)
     assert classifier.model is model
+    optimizer = classifier.optimizer(classifier.groups(model) if classifier.groups else classifier.parameters())
+    if classifier.schedule:
+        classifier.schedule(optimizer, STEPS)
+    assert split_batch(chosen.recipe.batch_size, devices=1, at_once=data.batch_size).images <= data.batch_size
+    assert type(classifier.loss).__name__ == {"bcos": "OneVsRest", "standard": "CrossEntropyLoss"}[model.spec.family]
+    classifier.clip(model.parameters())
+
+    trainer = build(chosen.trainer)(callbacks=[], logger=build(chosen.logger))
+    assert trainer.max_epochs == chosen.recipe.epochs
+    assert trainer.precision == ("bf16-mixed" if name == "gpus" else "32-true")
+    assert len(trainer.loggers) == 1
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("name", IMAGENET)
+def test_published_architectures_are_built_at_full_size(name):
+    chosen = config(f"experiment={name}")
+    with torch.device("meta"):
+        model = build(chosen.model, num_classes=1000)
+    assert model.spec == CARDS[Path(name).name].spec
+    assert model.spec.image_size == 224
+
+
+def test_every_published_architecture_has_its_recipe():
+    assert sorted(Path(name).name for name in IMAGENET) == sorted(name for name in CARDS if "digits" not in name)
+    assert len(IMAGENET) == 24
+
+
+def test_many_gpus_are_asked_for_in_one_word():
+    chosen = config("trainer=gpus").trainer
+    assert (chosen.accelerator, chosen.devices, chosen.precision) == ("gpu", -1, "bf16-mixed")
+    assert chosen.max_epochs == config().recipe.epochs
+
+
 @pytest.mark.parametrize("split", ["train", "val"])
-@pytest.mark.parametrize("name", ["digits", "folder"])
-def test_data_as_configured_gives_batches_that_the_model_takes(name, split, photos):
+@pytest.mark.parametrize(("name", "classes"), [("digits", 10), ("folder", 2), ("imagenet", 1000)])
+def test_data_as_configured_gives_batches_that_the_model_takes(name, classes, split, photos, imagenet):
     chosen = config(f"data={name}", "data.num_workers=0", "data.batch_size=3")
-    if name == "folder":
-        chosen.data.root = str(photos)
+    if name != "digits":
+        chosen.data.root = str({"folder": photos, "imagenet": imagenet}[name])
     model, data = model_and_data(chosen, "val", adapt=True)
     loader = data.train_dataloader() if split == "train" else data.val_dataloader()
     images, labels = next(iter(loader))
     assert images.shape == (3, 3, 8, 8)
     assert images.dtype == torch.float32
-    assert model(images).shape == (3, 2 if name == "folder" else 10)
-    assert labels.max() < model.spec.num_classes
+    assert model(images).shape == (3, classes)
+    if (name, split) == ("imagenet", "train"):  # is mixed
+        assert labels.shape == (3, classes)
+        assert labels.sum(1) == pytest.approx(1)
+    else:
+        assert labels.max() < model.spec.num_classes
 
 
 def test_cifar10_composes_and_builds_without_disk_or_network(tmp_path, monkeypatch):
@@ -137,7 +208,7 @@ def test_finetuning_of_one_family_is_not_done_with_the_recipe_of_the_other(photo
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("name", GROUPS["metrics"])
+@pytest.mark.parametrize("name", METRICS)
 def test_metrics_compose_and_build_through_evaluate_yaml(name, tmp_path):
     chosen = config(f"metrics=[{name}]", f"output={tmp_path}", name="evaluate")
     plain(chosen)
@@ -148,7 +219,7 @@ def test_metrics_compose_and_build_through_evaluate_yaml(name, tmp_path):
 
 def test_trainer_of_evaluate_yaml_builds_and_writes_nothing(tmp_path):
     chosen = config(f"output={tmp_path / 'run'}", name="evaluate")
-    assert list(chosen.metrics) == GROUPS["metrics"]
+    assert list(chosen.metrics) == METRICS
     trainer = build(chosen.trainer)
     assert isinstance(trainer, Trainer)
     assert trainer.loggers == trainer.checkpoint_callbacks == []
@@ -156,18 +227,19 @@ def test_trainer_of_evaluate_yaml_builds_and_writes_nothing(tmp_path):
 
 
 def test_every_file_of_configs_is_built_here():
-    found = {str(p.relative_to(CONFIGS).with_suffix("")) for p in CONFIGS.rglob("*.yaml")}
-    built = {f"{group}/{name}" for group, names in GROUPS.items() for name in names}
-    assert found == built | {"train", "evaluate", "trainer/default", "trainer/evaluation"}
+    built = {"/".join(choice) for choice in CHOICES if choice[0] in TRAINING or choice in EVALUATION}
+    assert set(FILES) == built | {"train", "evaluate"}
 
 
-@pytest.mark.parametrize("path", sorted((CONFIGS / "recipe").glob("*.yaml")), ids=lambda p: p.stem)
-def test_recipe_opens_with_command_and_result(path: Path):
-    header = [line for line in path.read_text().splitlines() if line.startswith("#")]
+@pytest.mark.parametrize("name", [f for f in FILES if f.startswith("recipe/") or f.count("/") == 2])
+def test_recipe_opens_with_command_and_result(name):
+    header = [line for line in (CONFIGS / f"{name}.yaml").read_text().splitlines() if line.startswith("#")]
     words = "\n".join(header)
     assert "Command " in words
     assert "Expected " in words
     assert "Time " in words
+    if name.startswith("experiment/"):
+        assert f" experiment={name.removeprefix('experiment/')} " in words
 
 
 def test_build_raises_the_error_of_what_is_built():

@@ -68,7 +68,7 @@ def test_a_run_that_was_moved_brings_its_best_checkpoint_along(tmp_path):
 
 @pytest.mark.parametrize("precision", ["64-true", "bf16-mixed"])
 def test_every_precision_draws_explanations_and_reports(tmp_path, precision):
-    report = runs.train(f"output={tmp_path / 'run'}", f"+trainer.precision={precision}")
+    report = runs.train(f"output={tmp_path / 'run'}", f"trainer.precision={precision}")
     assert report.images == 360
     assert report.gallery is not None
     assert (tmp_path / "run/explanations/epoch_0002.png").is_file()
@@ -122,9 +122,9 @@ def test_a_configuration_that_lacks_something_is_answered_by_a_sentence(tmp_path
     chosen = runs.config(f"output={tmp_path / 'run'}")
     with open_dict(chosen):
         del chosen.logger
-    with pytest.raises(OmegaConfBaseException), sentences(debug=True):
+    with pytest.raises(OmegaConfBaseException), sentences(traceback=True):
         runs.run.train(chosen)
-    with pytest.raises(SystemExit, match=r"^error: "), sentences(debug=False):
+    with pytest.raises(SystemExit, match=r"^error: "), sentences(traceback=False):
         runs.run.train(chosen)
 
 

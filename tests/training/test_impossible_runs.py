@@ -29,13 +29,17 @@ def refused(output, sentence, *overrides):
     ("name", "sentence", "values"),
     [
         ("recipe.epochs", "recipe.epochs must be a whole number of at least 1", ["0", "-1", "1.5", "null", "true"]),
+        (
+            "recipe.batch_size",
+            "recipe.batch_size must be a whole number of at least 1",
+            ["0", "-64", "1.5", "null", "true", "many"],
+        ),
         (LR, f"{LR} must be a number above 0", ["0", "-1", "nan", "inf", "fast", "null", "true"]),
         (CLIP, f"{CLIP} must be a number above 0", ["-0.01", "0", "nan", "inf", "hard"]),
         ("data.batch_size", "batch_size must be a whole number of at least 1", ["0", "-3", "2.5", "null"]),
         ("data.num_workers", "num_workers must be a whole number of at least 0", ["-1", "0.5"]),
         ("threads", "threads must be a whole number of at least 1, or null for all", ["0", "-1", "1.5"]),
         ("seed", "seed must be a whole number from 0 to 4294967295", ["-1", "1.5", "null", "4294967296"]),
-        (WARMUP, "warmup_steps must lie between 0 and the 8 steps of training", ["0", "-1", "8", "9", "100"]),
         ("explanations.every", "explanations.every must be a whole number of at least 1", ["0", "-1", "1.5", "true"]),
         ("explanations.images", "explanations.images must be a whole number of at least 1", ["0", "-4", "1.5", "null"]),
         (
@@ -48,8 +52,22 @@ def refused(output, sentence, *overrides):
 )
 def test_impossible_values(tmp_path, name, sentence, values):
     for value in values:
-        found = {"null": "None", "true": "True", "fast": "'fast'", "hard": "'hard'", "big": "'big'"}.get(value, value)
+        found = {"null": "None", "true": "True", "fast": "'fast'", "hard": "'hard'", "big": "'big'", "many": "'many'"}.get(value, value)
         refused(tmp_path / "run", f"^{sentence}, found {found}$", f"{name}={value}")
+
+
+@pytest.mark.parametrize("steps", [0, -1])
+def test_a_warmup_of_no_step(tmp_path, steps):
+    sentence = f"^warmup_steps must be at least 1, found {steps}: without a warm-up, .*recipe.classifier.schedule=null$"
+    refused(tmp_path / "run", sentence, f"{WARMUP}={steps}")
+
+
+@pytest.mark.parametrize(("steps", "reached"), [(8, "100.0%"), (9, "89.0%"), (100, "8.9%")])
+def test_a_warmup_that_fills_the_training_is_done_with_a_warning(tmp_path, steps, reached):
+    seen = runs.Recorder()
+    with pytest.warns(UserWarning, match=f"of {steps} steps is not shorter than the training of 8: .*to {reached}"):
+        runs.train(f"output={tmp_path / 'run'}", f"{WARMUP}={steps}", "explanations.every=null", watcher=seen)
+    assert seen.rates == pytest.approx([1e-3 * (0.01 + 0.99 * step / steps) for step in range(8)])
 
 
 @pytest.mark.parametrize(
@@ -83,6 +101,8 @@ def test_what_does_not_exist_or_fit(tmp_path, override, sentence):
         ("+outptu=x", "unknown config key 'outptu', did you mean 'output'"),
         ("+recipe.epoch=1", "unknown recipe key 'epoch', did you mean 'epochs'"),
         ("+model.num_class=3", "unknown override 'num_class', did you mean 'num_classes'"),
+        ("+speed.compiled=true", "unknown key of speed 'compiled', did you mean 'compile'"),
+        ("+recipe.batchsize=3", "unknown recipe key 'batchsize', did you mean 'batch_size'"),
         ("+explanations.image=3", "unknown key of explanations 'image', did you mean 'images'"),
         ("+recipe.classifier.los=1", "unexpected keyword argument 'los'"),
         ("+recipe.classifier.optimizer.rate=1", "unexpected keyword argument 'rate'"),

@@ -59,11 +59,30 @@ def test_schedule_warms_up_linearly_and_then_follows_a_cosine():
         assert rate == pytest.approx(expected, rel=1e-9), step
 
 
-@pytest.mark.parametrize("steps", [0, 50, 60])
-def test_schedule_refuses_a_warmup_that_leaves_nothing(steps):
+@pytest.mark.parametrize("steps", [0, -3])
+def test_schedule_refuses_a_warmup_of_no_step(steps):
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
-    with pytest.raises(ValueError, match=f"50 steps of training, found {steps}"):
+    with pytest.raises(ValueError, match=f"must be at least 1, found {steps}: .*recipe.classifier.schedule=null"):
         warmup_cosine(optimizer, 50, warmup_steps=steps)
+
+
+@pytest.mark.parametrize("steps", [50, 60, 5000])
+def test_a_warmup_that_leaves_nothing_only_rises_and_says_how_far(steps):
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=2.0)
+    reached = 0.01 + 0.99 * 50 / steps
+    with pytest.warns(UserWarning, match=f"the training of 50: .*rises to {reached:.1%} of what is given and never"):
+        schedule = warmup_cosine(optimizer, 50, warmup_steps=steps)
+    for step in range(50):
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(2 * (0.01 + 0.99 * step / steps), rel=1e-9)
+        optimizer.step()
+        schedule.step()
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(2 * reached)
+
+
+def test_a_warmup_one_step_shorter_than_the_training_warns_of_nothing(recwarn):
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    warmup_cosine(optimizer, 50, warmup_steps=49)
+    assert not [w for w in recwarn if "warm-up" in str(w.message)]
 
 
 @pytest.mark.parametrize(("score", "kept"), [(0.8, False), (0.9, True), (0.95, True)])

@@ -51,23 +51,19 @@ def refused(output, checkpoint, sentence, *overrides, kind=ValueError):
         ("+model.position=sincos", "with spec.position 'rope', not 'sincos'"),
         ("model=standard_vit_digits", "with spec.family 'bcos', not 'standard'"),
         ("trainer.max_epochs=5", "with trainer.max_epochs 2, not 5"),
-        ("+trainer.accumulate_grad_batches=2", "with trainer.accumulate_grad_batches None, not 2"),
         ("data.train_transform.degrees=20", "with data.train_transform.degrees 10, not 20"),
-        ("data.batch_size=32", "with data.batch_size 64, not 32"),
+        ("+data.mix={_target_: torchvision.transforms.v2.MixUp, _partial_: true}", "with data.mix None, not {"),
+        ("recipe.batch_size=32", "with recipe.batch_size 64, not 32"),
+        ("recipe.classifier.schedule=null", r"with recipe.classifier.schedule \{.*, not None"),
     ],
 )
-def test_another_recipe_model_or_batch_size(plain, tmp_path, override, sentence):
+def test_another_recipe_model_mix_or_batch_of_a_step(plain, tmp_path, override, sentence):
     refused(tmp_path / "again", plain, f"last.ckpt was made {sentence}.*: a resumed run keeps to it", override)
 
 
-@pytest.mark.slow
-def test_another_number_of_processes(plain, tmp_path):
-    arguments = ("trainer.devices=2", "+trainer.strategy=ddp", f"resume={plain}", "output=again")
-    done = runs.command(*runs.SMALL, *arguments, folder=tmp_path)
-    assert done.returncode == 1
-    said = {line for line in done.stderr.splitlines() if line.startswith("error: ")}
-    assert said == {f"error: {plain} was made with trainer.devices 1, not 2: a resumed run keeps to it"}
-    assert list(tmp_path.glob("*")) == []
+def test_turns_are_not_given_by_hand(plain, tmp_path):
+    sentence = r"^trainer.accumulate_grad_batches 2 is not given: it follows from recipe.batch_size, the devices, and data"
+    refused(tmp_path / "again", plain, sentence, "+trainer.accumulate_grad_batches=2")
 
 
 def test_a_moving_average_switched_on_or_off(last, tmp_path):

@@ -26,10 +26,10 @@ def test_errors_come_without_a_traceback_and_leave_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_debug_shows_where_an_error_is():
-    with pytest.raises(SystemExit, match=r"^error: three$"), sentences(debug=False):
+def test_a_traceback_shows_where_an_error_is():
+    with pytest.raises(SystemExit, match=r"^error: three$"), sentences(traceback=False):
         raise ValueError("three")
-    with pytest.raises(ValueError, match=r"^three$"), sentences(debug=True):
+    with pytest.raises(ValueError, match=r"^three$"), sentences(traceback=True):
         raise ValueError("three")
 
 
