@@ -22,6 +22,9 @@ CLASSES: dict[str, str] = dict(
 """WordNet id -> name, in the order of the class numbers."""
 
 
+_ARCHIVES = {"train": archives.parse_train_archive, "val": archives.parse_val_archive}
+
+
 class ImageNet(Folder):
     """One part of ImageNet, laid out as ``root/{train,val}/WORDNET_ID/image``; items are (photo, class number).
 
@@ -63,15 +66,8 @@ class ImageNet(Folder):
         unpack: bool = False,
     ) -> None:
         folders = PARTS | dict(parts or {})
-        part = Path(root) / folders.get(split, split)
-        if root and unpack and not part.is_dir() and part.name in _ARCHIVES:
-            _unpack(part)
-        if root and split in PARTS and not part.is_dir():
-            raise FileNotFoundError(
-                f"there is no {part}: ImageNet is expected as {part}/n01440764/*.JPEG and so on, {len(CLASSES):,} "
-                "folders, or as the archives of image-net.org in "
-                f"{root}, which data.dataset.unpack=true unpacks once"
-            )
+        if split in PARTS and root:
+            _require(Path(root) / folders[split], unpack)
         super().__init__(split, transform, root=root, parts=folders)
         self.class_names = tuple(CLASSES.values())
 
@@ -79,14 +75,21 @@ class ImageNet(Folder):
         """The 1,000 WordNet ids, each of which must have its folder in ``directory``."""
         missing = [wnid for wnid in CLASSES if not (Path(directory) / wnid).is_dir()]
         if missing:
-            few = (
-                f"{directory} lacks {len(missing):,} of ImageNet's {len(CLASSES):,} class folders, such as {missing[0]}"
+            raise ValueError(
+                f"{directory} lacks {len(missing):,} of ImageNet's {len(CLASSES):,} class folders, such as {missing[0]}: "
+                "unpack them all, or take a subset of the classes as data=folder"
             )
-            raise ValueError(f"{few}: unpack them all, or take a subset of the classes as data=folder")
         return list(CLASSES), {wnid: number for number, wnid in enumerate(CLASSES)}
 
 
-_ARCHIVES = {"train": archives.parse_train_archive, "val": archives.parse_val_archive}
+def _require(part: Path, unpack: bool) -> None:
+    if unpack and part.parent.is_dir() and not part.is_dir() and part.name in _ARCHIVES:
+        _unpack(part)
+    if not part.is_dir():
+        raise FileNotFoundError(
+            f"there is no folder {part}: ImageNet is expected as {part}/n01440764/*.JPEG and so on, {len(CLASSES):,} "
+            f"folders, or as the archives of image-net.org in {part.parent}, which data.dataset.unpack=true unpacks once"
+        )
 
 
 def _unpack(part: Path) -> None:
@@ -102,4 +105,5 @@ def _unpack(part: Path) -> None:
             half.rename(part)
     except (RuntimeError, OSError, EOFError, tarfile.TarError) as error:
         shutil.rmtree(half, ignore_errors=True)
-        raise OSError(f"the archives of ImageNet cannot be unpacked in {root}: {error}") from error
+        reason = " ".join(str(error).split())
+        raise OSError(f"the archives of ImageNet cannot be unpacked in {root}: {reason}") from error
