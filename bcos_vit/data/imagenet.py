@@ -76,8 +76,8 @@ class ImageNet(Folder):
         missing = [wnid for wnid in CLASSES if not (Path(directory) / wnid).is_dir()]
         if missing:
             raise ValueError(
-                f"{directory} lacks {len(missing):,} of ImageNet's {len(CLASSES):,} class folders, such as {missing[0]}: "
-                "unpack them all, or take a subset of the classes as data=folder"
+                f"{directory} lacks {len(missing):,} of ImageNet's {len(CLASSES):,} class folders, such as "
+                f"{missing[0]}: unpack them all, or take a subset of the classes as data=folder"
             )
         return list(CLASSES), {wnid: number for number, wnid in enumerate(CLASSES)}
 
@@ -88,7 +88,7 @@ def _require(part: Path, unpack: bool) -> None:
     if not part.is_dir():
         raise FileNotFoundError(
             f"there is no folder {part}: ImageNet is expected as {part}/n01440764/*.JPEG and so on, {len(CLASSES):,} "
-            f"folders, or as the archives of image-net.org in {part.parent}, which data.dataset.unpack=true unpacks once"
+            f"folders, or as the archives of image-net.org in {part.parent}, which data.dataset.unpack=true unpacks"
         )
 
 

@@ -1,0 +1,306 @@
+"""Images that cannot be read end a run with their name, or are left out of their batches and remembered."""
+
+import gc
+import re
+import types
+
+import pytest
+import torch
+
+from bcos_vit.config import build
+from bcos_vit.data import DataModule, Folder
+from bcos_vit.evaluation.setting import model_and_data
+from bcos_vit.models.zoo import preprocessing
+from bcos_vit.photos import PhotoError
+from imagenet_tree import CLASSES, add_corrupt, add_oddities, imagenet_tree, pixel
+from runs import config, write_photos
+
+GOOD = {"a": 3, "b": 4, "c": 3}
+SPOILT = {"a/00.png": b"", "b/1a.png": b"no photo", "b/1b.png": b"\x89PNG\r\n\x1a\n", "c/9.png": b""}
+"""First, two in a row in the middle, last: they cannot be read, each in another way."""
+PLACES = [0, 6, 7, 13]
+ANSWERS = {
+    "a/00.png": "is empty",
+    "b/1a.png": "is no image that can be read: the formats are ",
+    "b/1b.png": "cannot be decoded, it is damaged: ",
+    "c/9.png": "is empty",
+}
+
+
+@pytest.fixture
+def clean(tmp_path):
+    """Ten photos of three classes in each part, all different."""
+    return write_photos(tmp_path / "clean", {f"{part}/{c}": n for part in ("train", "val") for c, n in GOOD.items()})
+
+
+@pytest.fixture
+def root(tmp_path, clean):
+    """The same and four files that cannot be read."""
+    root = write_photos(tmp_path / "photos", {f"{part}/{c}": n for part in ("train", "val") for c, n in GOOD.items()})
+    for part in ("train", "val"):
+        for name, content in SPOILT.items():
+            (root / part / name).write_bytes(content)
+    return root
+
+
+def module(root, corrupt="skip", batch_size=4, num_workers=0, transform=None):
+    transform = preprocessing(12) if transform is None else transform
+    transforms = {"train_transform": transform, "eval_transform": transform}
+    how = {"batch_size": batch_size, "num_workers": num_workers, "corrupt": corrupt}
+    return DataModule(Folder, root=str(root), **how, **transforms)
+
+
+def read(loader):
+    """All images and labels of a loader, and the sizes of its batches."""
+    batches = list(loader)
+    return torch.cat([b[0] for b in batches]), torch.cat([b[1] for b in batches]), [len(b[0]) for b in batches]
+
+
+def rows(images):
+    return sorted(image.flatten().tolist() for image in images)
+
+
+# --- raise ---
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("part", ["train", "val"])
+def test_raise_names_the_file(root, part, workers):
+    (root / part / "a/00.png").unlink()
+    (root / part / "c/9.png").unlink()
+    (root / part / "b/1b.png").unlink()
+    data = module(root, "raise", num_workers=workers)
+    loader = data.train_dataloader() if part == "train" else data.val_dataloader()
+    with pytest.raises(PhotoError, match=re.escape(f"{root}/{part}/b/1a.png is no image that can be read")):
+        list(loader)
+    assert data.skipped(part) == []
+    assert not data.damaged(part).any()
+    gc.collect()  # the error holds the loader: workers that are ended by a later collection take 10 s
+
+
+def test_raise_is_what_happens_unless_asked_otherwise(root):
+    data = DataModule(Folder, root=str(root), batch_size=4, eval_transform=preprocessing(12))
+    with pytest.raises(PhotoError, match=re.escape(f"{root}/val/a/00.png is empty")):
+        next(iter(data.val_dataloader()))
+    with pytest.raises(PhotoError, match=re.escape(f"{root}/val/a/00.png is empty")):
+        data.examples("val", 1)
+
+
+@pytest.mark.parametrize("word", ["Skip", "ignore", "", None, True, False])
+def test_another_word(root, word):
+    with pytest.raises(ValueError, match=f"^corrupt must be raise or skip, found {word!r}$"):
+        DataModule(Folder, root=str(root), batch_size=4, corrupt=word)
+
+
+# --- skip ---
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_leave_out_what_cannot_be_read(root, clean, workers):
+    images, labels, sizes = read(module(root, num_workers=workers).val_dataloader())
+    expected, truth, _ = read(module(clean, "raise").val_dataloader())
+    assert torch.equal(images, expected)
+    assert torch.equal(labels, truth)
+    assert sizes == [3, 2, 4, 1]  # fourteen files, four at a time
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_training_sees_every_readable_image_once(root, clean, workers):
+    data = module(root, batch_size=7, num_workers=workers)
+    loader = data.train_dataloader()
+    expected, _, _ = read(module(clean, "raise").train_dataloader())
+    orders = []
+    for _ in range(2):
+        images, _, sizes = read(loader)
+        assert rows(images) == rows(expected)
+        assert len(sizes) == 2
+        orders.append(images)
+    assert not torch.equal(*orders)
+    assert data.damaged("train").nonzero().flatten().tolist() == PLACES
+    assert not data.damaged("val").any()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_was_left_out_is_known_with_its_reason(root, workers):
+    data = module(root, num_workers=workers)
+    assert data.skipped("val") == []
+    assert data.indices("val").tolist() == list(range(14))
+    loader = data.val_dataloader()
+    list(loader)
+    for _ in range(2):
+        assert data.damaged("val").nonzero().flatten().tolist() == PLACES
+        assert data.damaged("val").shape == (14,)
+        assert data.indices("val").tolist() == [n for n in range(14) if n not in PLACES]
+        reasons = data.skipped("val")
+        assert len(reasons) == 4
+        for reason, (name, answer) in zip(reasons, ANSWERS.items(), strict=True):
+            assert reason.startswith(f"{root}/val/{name} {answer}")
+            assert "\n" not in reason
+        list(loader)  # a second time, it is still known
+    assert data.skipped("train") == []
+
+
+def test_indices_are_right_for_a_batch_that_was_given(root):
+    data = module(root)
+    seen = 0
+    for images, _ in data.val_dataloader():
+        numbers = data.indices("val")[seen : seen + len(images)].tolist()
+        seen += len(images)
+        assert torch.equal(images, torch.stack([data.part("val")[number][0] for number in numbers]))
+    assert seen == 10
+
+
+@pytest.mark.parametrize("rank", [0, 1, 2])
+def test_each_of_three_processes_knows_its_images(root, rank):
+    data = module(root)
+    data.trainer = types.SimpleNamespace(world_size=3, global_rank=rank)
+    assert data.indices("val").tolist() == list(range(14))[rank::3]
+    images, _, _ = read(data.evaluation_loader("val"))
+    mine = [number for number in range(rank, 14, 3) if number not in PLACES]
+    assert data.indices("val").tolist() == mine
+    assert data.damaged("val").nonzero().flatten().tolist() == [n for n in PLACES if n % 3 == rank]
+    assert torch.equal(images, torch.stack([data.part("val")[number][0] for number in mine]))
+
+
+def test_processes_tell_each_other_what_they_left_out(root):
+    """The trainer adds up what each has found."""
+    data = module(root)
+    list(data.val_dataloader())
+    other = torch.zeros(14)
+    other[[6, 12]] = 1
+
+    def reduce(found, reduce_op):
+        assert (reduce_op, found.dtype, found.shape) == ("sum", torch.float32, (14,))
+        return found + other
+
+    strategy = types.SimpleNamespace(reduce=reduce, root_device=torch.device("cpu"))
+    data.trainer = types.SimpleNamespace(strategy=strategy, world_size=2, global_rank=0)
+    reasons = data.skipped("val")
+    assert len(reasons) == 5
+    assert reasons[3] == "image 12 could not be read, but now it can"
+
+
+def test_a_file_that_was_mended_meanwhile_is_said(root):
+    data = module(root)
+    list(data.val_dataloader())
+    (root / "val/a/00.png").write_bytes((root / "val/a/0.png").read_bytes())
+    assert data.skipped("val")[0] == "image 0 could not be read, but now it can"
+
+
+def test_examples_take_the_next_that_can_be_read(root, clean):
+    data = module(root)
+    assert not data.damaged("val").any()
+    part = module(clean, "raise").part("val")
+    for count, expected in ((1, [0]), (2, [0, 5]), (14, [0, 0, 1, 2, 3, 4, 5, 5, 5, 6, 7, 8, 9, 0])):
+        found = data.examples("val", count)  # of the last file, the next is the first again
+        assert torch.equal(found, torch.stack([part[number][0] for number in expected]))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_batch_without_any_readable_image_is_a_sentence(root, workers):
+    data = module(root, batch_size=2, num_workers=workers)  # the fourth batch is 6 and 7
+    batches = iter(data.val_dataloader())
+    assert [len(next(batches)[0]) for _ in range(3)] == [1, 2, 2]
+    sentence = "no image of a batch can be read: look at the files, or give a larger data.batch_size"
+    with pytest.raises(ValueError, match=sentence):
+        next(batches)
+    gc.collect()
+
+
+def test_where_nothing_can_be_read(root):
+    for file in (root / "val").rglob("*.png"):
+        file.write_bytes(b"")
+    data = module(root, batch_size=64)
+    with pytest.raises(ValueError, match=r"^no image of a batch can be read"):
+        list(data.val_dataloader())
+    with pytest.raises(ValueError, match=r"^no image of the data can be read$"):
+        data.examples("val", 1)
+    assert len(data.skipped("val")) == 14
+
+
+class Failing:
+    """A transform that cannot handle one of the photos; nothing is wrong with the file."""
+
+    def __init__(self, error):
+        self.error = error
+        self.transform = preprocessing(12)
+
+    def __call__(self, photo):
+        if sum(photo.getpixel((0, 0))) == 0:
+            raise self.error
+        return self.transform(photo)
+
+
+@pytest.mark.parametrize("error", [ValueError, RuntimeError, OSError, KeyError, IndexError, MemoryError])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_other_errors_are_not_swallowed(root, error, workers):
+    if workers and error not in (ValueError, OSError):
+        pytest.skip("two kinds are enough where processes must be started")
+    with (root / "val/b/2.png").open("wb") as file:
+        file.write(pixel(grey=0))
+    data = module(root, num_workers=workers, transform=Failing(error("a fault of the transform")))
+    with pytest.raises(error, match="a fault of the transform"):
+        list(data.val_dataloader())
+    with pytest.raises(error, match="a fault of the transform"):
+        data.part("val")[9]
+    assert not data.damaged("val")[9]
+    gc.collect()
+
+
+@pytest.mark.parametrize("everything", [False, True])
+def test_the_size_of_images_is_that_of_the_first_readable_one(root, everything):
+    if everything:
+        for file in (root / "val").rglob("*.png"):
+            file.write_bytes(b"")
+    words = ("data=folder", f"data.root={root}", "data.corrupt=skip", "+model.depth=1", "data.num_workers=0")
+    if everything:
+        with pytest.raises(ValueError, match=r"^no image of the data can be read$"):
+            model_and_data(config(*words), "val", adapt=True)
+    else:
+        model, data = model_and_data(config(*words), "val", adapt=True)
+        assert (model.spec.num_classes, data.class_names) == (3, ("a", "b", "c"))
+        assert data.damaged("val").nonzero().flatten().tolist() == [0]
+    with pytest.raises(PhotoError, match=re.escape(f"{root}/val/a/00.png is empty")):
+        model_and_data(config(*words[:2], *words[3:]), "val", adapt=True)
+
+
+# --- the kinds of files that ImageNet holds ---
+
+
+@pytest.fixture(scope="module")
+def odd(tmp_path_factory):
+    """Folders of a few classes with odd files, and with corrupt ones: root, odd and corrupt files."""
+    whole = tmp_path_factory.mktemp("odd")
+    first = list(CLASSES)[:5] + list(CLASSES)[500:503]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("imagenet_tree.CLASSES", {wnid: CLASSES[wnid] for wnid in first})
+        imagenet_tree(whole, train=1, val=1)
+    return whole, add_oddities(whole, "val"), add_corrupt(whole, "val")
+
+
+def imagenet_data(root, **arguments):
+    """The data module of configs/data/imagenet.yaml, over folders of any number."""
+    chosen = config("data=imagenet", f"data.root={root}", "image_size=224").data
+    chosen.dataset = {"_target_": "bcos_vit.data.Folder", "_partial_": True}
+    return build(chosen, num_workers=0, **arguments)
+
+
+@pytest.mark.parametrize("which", ["train_transform", "eval_transform"])
+@pytest.mark.parametrize("kind", ["cmyk", "grey", "palette", "pixel", "huge"])
+def test_odd_files_are_transformed_like_any_other(odd, kind, which):
+    root, files, _ = odd
+    data = imagenet_data(root)
+    part = Folder("val", getattr(data, which), root=str(root))
+    image, label = part[[path for path, _ in part.samples].index(str(files[kind]))]
+    assert image.shape == (3, 224, 224)
+    assert image.dtype == torch.float32
+    assert 0 <= float(image.min()) <= float(image.max()) <= 1
+    assert part.classes[label] == files[kind].parent.name
+
+
+def test_corrupt_files_of_imagenet_are_left_out_and_odd_ones_kept(odd):
+    root, files, corrupt = odd
+    data = imagenet_data(root, corrupt="skip", eval_transform=preprocessing(16))
+    images, labels, _ = read(data.val_dataloader())
+    assert len(images) == len(labels) == 8 + len(files)
+    assert sorted(reason.split(" ")[0] for reason in data.skipped("val")) == sorted(map(str, corrupt.values()))
