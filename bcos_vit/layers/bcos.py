@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bcos_vit.layers.maps import Convolution, Dense, Map
-from bcos_vit.layers.mode import at_least_float32, freeze, is_frozen
+from bcos_vit.layers.mode import at_least_float32, freeze, is_autocast, is_frozen
 
 COSINE_EPS = 1e-6
 """Added to |cos| before a power other than 1, so that its slope stays finite at zero (as published)."""
@@ -103,7 +103,7 @@ def bcos_transform(x: Tensor, weight: Tensor, linear: Map, b: float, max_out: in
     rows = weight.flatten(1).to(at_least_float32(weight.dtype))
     w = F.normalize(rows, dim=1).view_as(weight)
     dtype = weight.dtype
-    if torch.is_autocast_enabled(x.device.type):
+    if is_autocast(x):
         # Cast here, since torch.amp.custom_fwd does not work with setup_context.
         dtype = torch.get_autocast_dtype(x.device.type) if x.dtype != torch.float64 else x.dtype
         x = x.to(dtype)

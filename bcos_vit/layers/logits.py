@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from bcos_vit.layers.mode import constant
+from bcos_vit.layers.mode import at_least_float32, constant, is_autocast, is_frozen
 
 
 class PoolHead(nn.Module):
@@ -35,7 +35,11 @@ class TokenHead(PoolHead):
 
 
 class Logits(nn.Module):
-    """``scale * x + bias`` for all classes alike, (B, K) -> (B, K). The bias is a constant, not the image."""
+    """``scale * x + bias`` for all classes alike, (B, K) -> (B, K). The bias is a constant, not the image.
+
+    Under autocast logits are float32: beside the bias of a thousand classes, bfloat16 keeps two digits of ``x``. While
+    explaining they stay as they are, and say by their dtype how exact a ledger can be.
+    """
 
     def __init__(self, scale: float, bias: float) -> None:
         super().__init__()
@@ -43,6 +47,8 @@ class Logits(nn.Module):
         self.bias = bias
 
     def forward(self, x: Tensor) -> Tensor:
+        if is_autocast(x) and not is_frozen():
+            x = x.to(at_least_float32(x.dtype))
         return self.scale * x + constant("bias", x.new_full(x.shape[-1:], self.bias))
 
     def extra_repr(self) -> str:

@@ -93,6 +93,11 @@ def recording(batch: int) -> Iterator[Recorder]:
         _mode.recorder = before
 
 
+def is_autocast(t: Tensor) -> bool:
+    """Whether autocast is on for the device that ``t`` lies on; the meta device knows none."""
+    return not t.is_meta and torch.is_autocast_enabled(t.device.type)
+
+
 def at_least_float32(dtype: torch.dtype) -> torch.dtype:
     """The precision in which norms, variances and ledgers are computed for values of ``dtype``."""
     return torch.promote_types(dtype, torch.float32)

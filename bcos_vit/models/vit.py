@@ -22,7 +22,7 @@ from torch.utils.checkpoint import checkpoint
 
 from bcos_vit.checks import require_float
 from bcos_vit.layers import Logits, PoolHead, TokenHead, Tokens, build_stem, constant
-from bcos_vit.layers.mode import is_frozen
+from bcos_vit.layers.mode import is_autocast, is_frozen
 from bcos_vit.layers.position import Rotation, rotation, sincos_code
 from bcos_vit.models.bricks import Block, Bricks
 from bcos_vit.models.hub import HubMixin
@@ -225,7 +225,7 @@ class ViT(nn.Module, HubMixin):
             hint = ": give plain RGB, the model encodes it itself" if t.shape[1] == 6 and channels == 3 else ""
             raise ValueError(f"{what} must have {channels} channels, found {t.shape[1]} in {tuple(t.shape)}{hint}")
         weight = self.head.classify.weight
-        if t.dtype != weight.dtype and not torch.is_autocast_enabled(t.device.type):
+        if t.dtype != weight.dtype and not is_autocast(t):
             raise TypeError(f"{what} are {t.dtype} but the model is {weight.dtype}: convert one with .to(dtype)")
         height, width = t.shape[2:]
         patch = self.spec.patch_size

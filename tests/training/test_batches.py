@@ -103,8 +103,8 @@ class Exact(Callback):
     def on_before_optimizer_step(self, trainer, module, optimizer):
         images, targets = (torch.cat(parts) for parts in zip(*self.turns, strict=True))
         weights = list(module.parameters())
-        with torch.enable_grad():
-            expected = torch.autograd.grad(module.loss(module.model(images.double()), targets), weights)
+        with trainer.precision_plugin.forward_context():
+            expected = torch.autograd.grad(module.loss(module.model(images), targets), weights)
         largest = max(float(gradient.abs().max()) for gradient in expected)
         differences = (float((p.grad - g).abs().max()) for p, g in zip(weights, expected, strict=True))
         self.worst = max(self.worst, *(difference / largest for difference in differences))

@@ -19,6 +19,7 @@ from toys import images_for, toy
 FOLDER = CONFIGS / "experiment"
 FILES = {str(p.relative_to(FOLDER).with_suffix("")): p for p in sorted(FOLDER.rglob("*.yaml"))}
 IMAGENET = {name.removeprefix("imagenet/"): name for name in FILES if name.startswith("imagenet/")}
+composed = cache(config)  # which is only read here
 SMALL = ("bcos_vitc_ti_rope_patch1_14", "standard_simple_vit_ti_patch16_224")
 LARGE = [name for name in IMAGENET if name not in SMALL]
 TWINS = [name for name in IMAGENET if name.startswith("standard_")]
@@ -52,7 +53,7 @@ def test_file_opens_with_what_it_is_and_where_it_is_from(name):
 def test_command_names_its_own_file_and_composes(name):
     python, script, *overrides = said(name, "Command").split()
     assert (python, script, overrides[0]) == ("python", "train.py", f"experiment={name}")
-    chosen = config(*overrides)
+    chosen = composed(*overrides)
     values = plain(chosen)
     assert values["model"]["name"] in CARDS or name == "finetune"
     if name in IMAGENET.values():
@@ -66,8 +67,8 @@ def test_command_names_its_own_file_and_composes(name):
 @pytest.mark.parametrize("name", IMAGENET.values())
 def test_machine_shares_the_images_of_a_step(name):
     gpus, images, total = map(int, re.findall(r"\b\d+\b", said(name, "Machine")))
-    assert gpus * images == total == config(f"experiment={name}").recipe.batch_size
-    assert images <= config(f"experiment={name}").data.batch_size  # at once
+    assert gpus * images == total == composed(f"experiment={name}").recipe.batch_size
+    assert images <= composed(f"experiment={name}").data.batch_size  # at once
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -93,7 +94,7 @@ def operations(name: str) -> int:
     return (
         counter.get_total_flops()
         * ImageNetDataModule.NUM_TRAIN_EXAMPLES
-        * config(f"experiment=imagenet/{name}").recipe.epochs
+        * composed(f"experiment=imagenet/{name}").recipe.epochs
     )
 
 
@@ -134,7 +135,7 @@ DECAY = "recipe=standard_imagenet_decay"
 
 @pytest.mark.parametrize("name", TWINS)
 def test_decay_differs_from_the_published_recipe_in_nothing_else(name):
-    published, decay = (plain(config(f"experiment=imagenet/{name}", "output=x", *more)) for more in ([], [DECAY]))
+    published, decay = (plain(composed(f"experiment=imagenet/{name}", "output=x", *more)) for more in ([], [DECAY]))
     ours = decay["recipe"]["classifier"]
     groups = ours.pop("groups")
     assert groups == {"_target_": "timm.optim.param_groups_weight_decay", "_partial_": True, "weight_decay": 0.1}
@@ -145,7 +146,7 @@ def test_decay_differs_from_the_published_recipe_in_nothing_else(name):
 
 @pytest.mark.parametrize("name", ["standard_simple_vit_ti_patch16_224", "standard_vitc_ti_patch1_14"])
 def test_decay_shrinks_matrices_and_kernels_alone_by_a_ten_thousandth_a_step(name):
-    chosen = config(f"experiment=imagenet/{name}", DECAY)
+    chosen = composed(f"experiment=imagenet/{name}", DECAY)
     model = toy(name, dtype=torch.float64)
     classifier = build(chosen.recipe.classifier)(model=model, recipe={})
     optimizer = classifier.optimizer(classifier.groups(model))
@@ -166,7 +167,7 @@ def test_decay_shrinks_matrices_and_kernels_alone_by_a_ten_thousandth_a_step(nam
 
 def test_published_decay_shrinks_every_weight_by_next_to_nothing():
     model = toy("standard_vitc_ti_patch1_14", dtype=torch.float64)
-    classifier = build(config("experiment=imagenet/standard_vitc_ti_patch1_14").recipe.classifier)(
+    classifier = build(composed("experiment=imagenet/standard_vitc_ti_patch1_14").recipe.classifier)(
         model=model, recipe={}
     )
     optimizer = classifier.optimizer(classifier.parameters())

@@ -217,10 +217,9 @@ def test_no_averaged_weights_and_no_other_switch_of_the_reference(both):
 
 @pytest.mark.parametrize("name", ROPE)
 def test_a_name_with_rope_is_trained_as_the_name_without(name):
-    rope, without = (plain(config(f"experiment=imagenet/{n}", "output=x")) for n in (name, name.replace("_rope", "")))
-    assert rope["model"].pop("name") == name
-    assert without["model"].pop("name") == name.replace("_rope", "")
+    names = (name, name.replace("_rope", ""))
+    rope, without = (plain(config(f"experiment=imagenet/{n}", "output=x")) for n in names)
+    assert (rope["model"].pop("name"), without["model"].pop("name")) == names
     assert rope == without
-    specs = (CARDS[n].spec for n in (name, name.replace("_rope", "")))
-    one, other = (dataclasses.asdict(spec) for spec in specs)
+    one, other = (dataclasses.asdict(CARDS[n].spec) for n in names)
     assert one | {"position": "sincos"} == other
