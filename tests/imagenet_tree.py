@@ -87,7 +87,11 @@ def pixel(grey: int = 90) -> bytes:
 
 # --- the archives of image-net.org ---
 
-ARCHIVES = {"train": "ILSVRC2012_img_train.tar", "val": "ILSVRC2012_img_val.tar", "devkit": "ILSVRC2012_devkit_t12.tar.gz"}
+ARCHIVES = {
+    "train": "ILSVRC2012_img_train.tar",
+    "val": "ILSVRC2012_img_val.tar",
+    "devkit": "ILSVRC2012_devkit_t12.tar.gz",
+}
 STRANGE = random.Random(0).sample(list(CLASSES), len(CLASSES))
 """The order of the devkit's own numbers, which is not that of the class numbers."""
 VAL = [random.Random(1).choice(STRANGE) for _ in CLASSES] + STRANGE

@@ -30,7 +30,7 @@ COSINE_EPS = 1e-6
 
 def cosine_power(l: Tensor, n: Tensor, b: float) -> Tensor:
     """The dynamic scale ``|cos|^(B-1)`` with ``cos = l / n``; at B = 2 without the stabilising term."""
-    cos = l.abs().to(n.dtype).div_(n)  # in place here and below: fresh memory costs more than the arithmetic
+    cos = l.abs().to(n.dtype).div_(n)  # in place, since fresh memory costs more than arithmetic
     return (cos if b == 2 else cos.add_(COSINE_EPS).pow_(b - 1)).to(l.dtype)
 
 
@@ -79,7 +79,7 @@ class BcosLearning(torch.autograd.Function):
             l, n, *winner = aligned(x, w, linear, max_out)
         cos = l.abs().to(n.dtype).div_(linear.per_unit(n, l.shape[linear.axis]))
         if b == 2:
-            slope = cos.mul_(g)
+            slope = g * cos  # fresh: of several gradients at once (vmap), cos is but one
             dl = 2 * slope
         else:
             slope = g * ((b - 1) * (cos + COSINE_EPS).pow(b - 2) * cos)

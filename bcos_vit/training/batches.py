@@ -58,7 +58,8 @@ def split_batch(batch_size: int, *, devices: int, at_once: int) -> Split:
 def turn_weight(turn: int, size: int, turns: int, epoch: int, images: int) -> float:
     """By what to multiply the mean loss of one turn, of which the trainer takes the mean over ``turns``.
 
-    1, but for the last step of an epoch, which has fewer turns, and the last of these fewer images.
+    1, but for the last step of an epoch, which has fewer turns, and the last of these fewer images. Images that were
+    skipped because they cannot be read count as if they had been there, with no gradient.
 
     Parameters
     ----------

@@ -8,14 +8,15 @@ import torch
 from PIL import Image
 
 from bcos_vit import create_model, save_model
-from bcos_vit.data import ImageNet
+from bcos_vit.config import build
+from bcos_vit.data import Folder, ImageNet
 from bcos_vit.data.imagenet import CLASSES
 from bcos_vit.evaluation import evaluate
 from bcos_vit.evaluation.setting import model_and_data
 from bcos_vit.metrics import Accuracy
-from bcos_vit.models.zoo import IMAGENET
+from bcos_vit.models.zoo import IMAGENET, preprocessing
 from evaluations import quiet
-from imagenet_tree import bare_tree, pixel
+from imagenet_tree import add_corrupt, add_oddities, bare_tree, imagenet_tree, pixel
 from runs import config
 
 KNOWN = {
@@ -56,8 +57,8 @@ def lacks(part, count, wnid):
 
 def absent(part):
     return (
-        f"there is no ROOT/{part}: ImageNet is expected as ROOT/{part}/n01440764/*.JPEG and so on, 1,000 folders, or "
-        "as the archives of image-net.org in ROOT, which data.dataset.unpack=true unpacks once"
+        f"there is no folder ROOT/{part}: ImageNet is expected as ROOT/{part}/n01440764/*.JPEG and so on, 1,000 "
+        "folders, or as the archives of image-net.org in ROOT, which data.dataset.unpack=true unpacks"
     )
 
 
@@ -226,3 +227,45 @@ def test_a_model_is_evaluated_on_all_classes(val, tmp_path):
     assert int((predicted == torch.arange(1000)).sum()) == 1
     assert report.figures["accuracy"]["top1"] == pytest.approx(0.001)
     assert list(report.class_names) == list(IMAGENET)
+
+
+# --- the kinds of files that ImageNet holds ---
+
+
+@pytest.fixture(scope="module")
+def odd(tmp_path_factory):
+    """Folders of a few classes with odd files, and with corrupt ones: root, odd and corrupt files."""
+    whole = tmp_path_factory.mktemp("odd")
+    first = list(CLASSES)[:5] + list(CLASSES)[500:503]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("imagenet_tree.CLASSES", {wnid: CLASSES[wnid] for wnid in first})
+        imagenet_tree(whole, train=1, val=1)
+    return whole, add_oddities(whole, "val"), add_corrupt(whole, "val")
+
+
+def imagenet_data(root, **arguments):
+    """The data module of configs/data/imagenet.yaml, over folders of any number."""
+    chosen = config("data=imagenet", f"data.root={root}", "image_size=224").data
+    chosen.dataset = {"_target_": "bcos_vit.data.Folder", "_partial_": True}
+    return build(chosen, num_workers=0, **arguments)
+
+
+@pytest.mark.parametrize("which", ["train_transform", "eval_transform"])
+@pytest.mark.parametrize("kind", ["cmyk", "grey", "palette", "pixel", "huge"])
+def test_odd_files_are_transformed_like_any_other(odd, kind, which):
+    root, files, _ = odd
+    data = imagenet_data(root)
+    part = Folder("val", getattr(data, which), root=str(root))
+    image, label = part[[path for path, _ in part.samples].index(str(files[kind]))]
+    assert image.shape == (3, 224, 224)
+    assert image.dtype == torch.float32
+    assert 0 <= float(image.min()) <= float(image.max()) <= 1
+    assert part.classes[label] == files[kind].parent.name
+
+
+def test_corrupt_files_of_imagenet_are_left_out_and_odd_ones_kept(odd):
+    root, files, corrupt = odd
+    data = imagenet_data(root, corrupt="skip", eval_transform=preprocessing(16))
+    images, labels = map(torch.cat, zip(*data.val_dataloader(), strict=True))
+    assert len(images) == len(labels) == 8 + len(files)
+    assert sorted(reason.split(" ")[0] for reason in data.skipped("val")) == sorted(map(str, corrupt.values()))

@@ -50,6 +50,19 @@ def test_vmap_is_the_batched_call(make: Callable[[], nn.Module], shape: tuple[in
 
 @BOTH_MODES
 @CASES
+def test_many_gradients_at_once(make: Callable[[], nn.Module], shape: tuple[int, ...], mode: Mode) -> None:
+    layer, x = make().double(), torch.randn(shape).double().requires_grad_()
+    with mode():
+        y = layer(x)
+    wanted = torch.randn(3, *y.shape).double()
+    found = torch.autograd.grad(y, (x, layer.weight), wanted, is_grads_batched=True, retain_graph=True)
+    for number, g in enumerate(wanted):
+        for batched, one in zip(found, torch.autograd.grad(y, (x, layer.weight), g, retain_graph=True), strict=True):
+            assert_close(batched[number], one)
+
+
+@BOTH_MODES
+@CASES
 def test_gradients_per_sample(make: Callable[[], nn.Module], shape: tuple[int, ...], mode: Mode) -> None:
     layer, x = make().double(), torch.randn(shape).double()
 

@@ -51,7 +51,9 @@ def test_what_cannot_be_shared_is_refused_with_the_nearest_numbers_that_can(batc
     if batch_size % devices == 0:
         assert split_batch(batch_size, devices=devices, at_once=64).devices == devices
         return
-    with pytest.raises(ValueError, match=rf"^recipe\.batch_size {batch_size} cannot be .* {devices} devices: ") as caught:
+    with pytest.raises(
+        ValueError, match=rf"^recipe\.batch_size {batch_size} cannot be .* {devices} devices: "
+    ) as caught:
         split_batch(batch_size, devices=devices, at_once=64)
     named = [int(number) for number in re.findall(r"\d+", str(caught.value).split(": give")[1])]
     possible = [n for n in range(1, 2 * batch_size + devices) if n % devices == 0]
@@ -185,7 +187,9 @@ def test_the_number_of_steps_and_their_rates_do_not_depend_on_the_split(splits):
 
 
 def test_the_training_loss_is_the_mean_over_the_epoch_whatever_the_split(splits):
-    losses = {at_once: [loss for _, loss in runs.logged(output)["train_loss"]] for at_once, (output, _) in splits.items()}
+    losses = {
+        at_once: [loss for _, loss in runs.logged(output)["train_loss"]] for at_once, (output, _) in splits.items()
+    }
     assert losses[8] == pytest.approx(losses[64], rel=1e-6)
     assert losses[3] == pytest.approx(losses[64], rel=1e-6)
 

@@ -220,7 +220,12 @@ def test_weights_that_are_no_numbers_are_not_written(tmp_path):
 
 def test_it_goes_on_where_it_was_cut_short(parity, tmp_path):
     """Rates, order and weights of a resumed run, whose images come in a fixed order, are those of a whole one."""
-    fixed = ("recipe.epochs=3", "recipe.batch_size=32", "+trainer.limit_train_batches=5", "+trainer.limit_val_batches=2")
+    fixed = (
+        "recipe.epochs=3",
+        "recipe.batch_size=32",
+        "+trainer.limit_train_batches=5",
+        "+trainer.limit_val_batches=2",
+    )
     whole, first, rest = Groups(), Groups(cut=8), Groups()
     with pytest.MonkeyPatch.context() as patch:
         original = torch.utils.data.DataLoader.__init__
@@ -270,7 +275,9 @@ def test_other_classes_get_a_new_head(tmp_path, classes, capsys):
 
 def test_a_twin_needs_its_own_recipe(parity, tmp_path):
     words = ("model.name=standard_vit_digits", "recipe.epochs=1", "+trainer.limit_train_batches=2")
-    with pytest.raises(ValueError, match="recipe=standard_digits, standard_finetune for trained weights, or standard_imagenet"):
+    with pytest.raises(
+        ValueError, match="recipe=standard_digits, standard_finetune for trained weights, or standard_imagenet"
+    ):
         training.train(of_parity(parity, tmp_path / "run", FINETUNE, *words))
     run(of_parity(parity, tmp_path / "run", FINETUNE, *words, "recipe=standard_finetune"), Recorder())
     assert create_model(tmp_path / "run/model.safetensors").spec.family == "standard"

@@ -52,7 +52,14 @@ def refused(output, sentence, *overrides):
 )
 def test_impossible_values(tmp_path, name, sentence, values):
     for value in values:
-        found = {"null": "None", "true": "True", "fast": "'fast'", "hard": "'hard'", "big": "'big'", "many": "'many'"}.get(value, value)
+        found = {
+            "null": "None",
+            "true": "True",
+            "fast": "'fast'",
+            "hard": "'hard'",
+            "big": "'big'",
+            "many": "'many'",
+        }.get(value, value)
         refused(tmp_path / "run", f"^{sentence}, found {found}$", f"{name}={value}")
 
 

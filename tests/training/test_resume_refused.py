@@ -62,7 +62,9 @@ def test_another_recipe_model_mix_or_batch_of_a_step(plain, tmp_path, override, 
 
 
 def test_turns_are_not_given_by_hand(plain, tmp_path):
-    sentence = r"^trainer.accumulate_grad_batches 2 is not given: it follows from recipe.batch_size, the devices, and data"
+    sentence = (
+        r"^trainer.accumulate_grad_batches 2 is not given: it follows from recipe.batch_size, the devices, and data"
+    )
     refused(tmp_path / "again", plain, sentence, "+trainer.accumulate_grad_batches=2")
 
 
