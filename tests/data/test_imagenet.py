@@ -5,7 +5,6 @@ import shutil
 
 import pytest
 import torch
-from PIL import Image
 
 from bcos_vit import create_model, save_model
 from bcos_vit.config import build
@@ -125,9 +124,8 @@ def test_parts_may_have_other_names(whole, tmp_path):
 # --- what is missing ---
 
 
-@pytest.mark.parametrize("split", ["train", "val", "test"])
-def test_a_missing_class_folder(tmp_path, split):
-    folder = "train" if split == "train" else "val"
+@pytest.mark.parametrize(("split", "folder"), [("train", "train"), ("test", "val")])
+def test_a_missing_class_folder(tmp_path, split, folder):
     root = bare_tree(tmp_path, folder)
     shutil.rmtree(root / folder / "n02123045")
     refused(ValueError, lacks(folder, 1, "n02123045"), split, root)
@@ -193,12 +191,11 @@ def test_another_part(whole):
 # --- models ---
 
 
-def test_trained_weights_keep_their_head(val, tmp_path, capsys):
+def test_trained_weights_keep_their_head(whole, tmp_path, capsys):
     model = create_model(VITC, image_size=32, **TINY)
     assert model.class_names == tuple(IMAGENET)
     save_model(model, tmp_path / "trained.safetensors")
-    Image.new("RGB", (9, 9), (200, 30, 60)).save(val / "val" / "n01440764" / "n01440764_0.JPEG")
-    chosen = config(f"model.name={tmp_path}/trained.safetensors", "data=imagenet", f"data.root={val}")
+    chosen = config(f"model.name={tmp_path}/trained.safetensors", "data=imagenet", f"data.root={whole}")
     further, data = model_and_data(chosen, "val", adapt=True)
     assert "a new head" not in capsys.readouterr().out
     assert torch.equal(further.head.classify.weight, model.head.classify.weight)
@@ -206,20 +203,20 @@ def test_trained_weights_keep_their_head(val, tmp_path, capsys):
     assert chosen.image_size == 32
 
 
-def test_trained_weights_of_other_classes_get_a_head(val, tmp_path, capsys):
+def test_trained_weights_of_other_classes_get_a_head(whole, tmp_path, capsys):
     model = create_model(VITC, image_size=32, **TINY)
     model.class_names = tuple(reversed(IMAGENET))
     save_model(model, tmp_path / "trained.safetensors")
-    chosen = config(f"model.name={tmp_path}/trained.safetensors", "data=imagenet", f"data.root={val}")
+    chosen = config(f"model.name={tmp_path}/trained.safetensors", "data=imagenet", f"data.root={whole}")
     further, _ = model_and_data(chosen, "val", adapt=True)
     assert "a new head" in capsys.readouterr().out
     assert not torch.equal(further.head.classify.weight, model.head.classify.weight)
 
 
-def test_a_model_is_evaluated_on_all_classes(val, tmp_path):
+def test_a_model_is_evaluated_on_all_classes(whole, tmp_path):
     # all photos are alike, and so are the predictions: one of a thousand is right, and it is in the right place
     save_model(create_model(VITC, image_size=16, **TINY), tmp_path / "m.safetensors")
-    chosen = config(f"model.name={tmp_path}/m.safetensors", "data=imagenet", f"data.root={val}", "data.num_workers=0")
+    chosen = config(f"model.name={tmp_path}/m.safetensors", "data=imagenet", f"data.root={whole}", "data.num_workers=0")
     model, data = model_and_data(chosen, "test", adapt=False)
     report = evaluate(model, data, {"accuracy": Accuracy}, trainer=quiet())
     predicted = torch.cat([model(images).argmax(1) for images, _ in data.test_dataloader()])

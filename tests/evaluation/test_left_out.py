@@ -101,7 +101,8 @@ def test_pictures_show_the_right_images(work, batch_size, workers):
         ours, theirs = getattr(found, name), getattr(expected, name)
         assert len(ours) == len(theirs) > 2, name
         assert torch.equal(ours.images, theirs.images)
-        assert torch.allclose(ours.logits, theirs.logits, atol=1e-6)
+        assert torch.equal(ours.target, theirs.target)
+        assert torch.allclose(ours.logit, theirs.logit, atol=1e-6)
 
 
 def test_a_second_evaluation_of_the_same_data_finds_the_same(work):

@@ -75,7 +75,7 @@ def test_choice_composes_and_builds(group, name, tmp_path, photos, imagenet):
     assert len(data.class_names) == model.spec.num_classes
     assert (model.spec.family, model.spec.image_size) == (chosen.recipe.family, chosen.image_size)
     if "mix" in chosen.data and chosen.data.mix is not None:
-        images, shares = data.mix(num_classes=2)(torch.rand(4, 3, 8, 8), torch.tensor([0, 1, 0, 1]))
+        _, shares = data.mix(num_classes=2)(torch.rand(4, 3, 8, 8), torch.tensor([0, 1, 0, 1]))
         assert shares.shape == (4, 2)
 
     classifier = build(chosen.recipe.classifier)(model=model, recipe={})

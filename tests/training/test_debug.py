@@ -185,7 +185,7 @@ def test_several_runs_of_one_command_lie_in_folders_of_their_own(tmp_path):
     rate = "recipe.classifier.optimizer.lr"
     done = runs.command("-m", f"{rate}=1e-3,2e-3", "seed=0,1", "debug=batch", *TINY, folder=tmp_path)
     assert done.returncode == 0, done.stderr
-    outputs = [p for p in (tmp_path / "runs/bcos_vit_digits").iterdir()]
+    outputs = list((tmp_path / "runs/bcos_vit_digits").iterdir())
     assert len(outputs) == 4
     found = set()
     for output in outputs:

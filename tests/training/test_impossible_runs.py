@@ -52,14 +52,8 @@ def refused(output, sentence, *overrides):
 )
 def test_impossible_values(tmp_path, name, sentence, values):
     for value in values:
-        found = {
-            "null": "None",
-            "true": "True",
-            "fast": "'fast'",
-            "hard": "'hard'",
-            "big": "'big'",
-            "many": "'many'",
-        }.get(value, value)
+        words = {word: repr(word) for word in ("fast", "hard", "big", "many")}
+        found = ({"null": "None", "true": "True"} | words).get(value, value)
         refused(tmp_path / "run", f"^{sentence}, found {found}$", f"{name}={value}")
 
 

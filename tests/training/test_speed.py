@@ -20,11 +20,16 @@ BCOS, TWIN = "bcos_vitc_ti_patch1_14", "standard_vitc_ti_patch1_14"
 FAMILIES = pytest.mark.parametrize("name", [BCOS, TWIN])
 
 
+def small(name):
+    """A toy with a stem of all its stages, and two by two tokens."""
+    return toy(name, image_size=32)
+
+
 def classifier(name, **speed):
     """A tiny model with a stem and the recipe of its family, at a constant learning rate."""
     recipe = f"recipe={name.split('_')[0]}_digits"
     chosen = runs.config(recipe, "recipe.classifier.schedule=null").recipe.classifier
-    made = build(chosen)(model=toy(name).train(), recipe={})
+    made = build(chosen)(model=small(name).train(), recipe={})
     speed_up(made, **speed)
     return made
 
@@ -49,7 +54,7 @@ def plainly(name):
 
 def apart(found, name):
     """How far weights are from those learnt without a switch, as a share of the way that these went (both norms)."""
-    expected, start = plainly(name), toy(name).state_dict()
+    expected, start = plainly(name), small(name).state_dict()
     assert list(found) == list(expected)
     off = torch.cat([(found[key] - tensor).flatten() for key, tensor in expected.items()])
     return float(off.norm() / torch.cat([(tensor - start[key]).flatten() for key, tensor in expected.items()]).norm())
@@ -72,8 +77,8 @@ class Calls:
 
 @FAMILIES
 def test_it_learns_and_the_same_twice(name):
-    assert apart(toy(name).state_dict(), name) == 1
-    assert not any(torch.equal(tensor, plainly(name)[key]) for key, tensor in toy(name).state_dict().items())
+    assert apart(small(name).state_dict(), name) == 1
+    assert not any(torch.equal(tensor, plainly(name)[key]) for key, tensor in small(name).state_dict().items())
     assert runs.equal(learn(classifier(name)), plainly(name))
 
 
@@ -193,7 +198,7 @@ def test_an_optimiser_without_a_fused_form_is_refused_in_a_sentence(tmp_path):
     )
     with pytest.raises(TypeError, match=r"^RMSprop\S* .*unexpected keyword argument 'fused'$"):
         runs.train(*words)
-    with pytest.raises(SystemExit, match="^error: RMSprop.*'fused'$"), sentences(traceback=False):
+    with pytest.raises(SystemExit, match=r"^error: RMSprop.*'fused'$"), sentences(traceback=False):
         runs.train(*words)
     assert not (tmp_path / "run").exists()
 
@@ -220,19 +225,20 @@ def traced(monkeypatch):
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
 
 
+@pytest.mark.slow
 @FAMILIES
 def test_compiling_is_done_in_place_and_names_stay(name, tmp_path, traced):
     made = classifier(name, compile=True)
     model = made.model
     assert model._compiled_call_impl is not None
     assert classifier(name).model._compiled_call_impl is None
-    assert list(model.state_dict()) == list(toy(name).state_dict())
+    assert list(model.state_dict()) == list(small(name).state_dict())
     graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
     assert apart(learn(made), name) <= 1e-5
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > graphs
 
     model.eval()
-    images, fresh = images_for(model), toy(name)
+    images, fresh = images_for(model), small(name)
     fresh.load_state_dict(model.state_dict())
     torch.testing.assert_close(model(images), fresh(images))
     save_model(model, tmp_path / "model.safetensors")
@@ -281,7 +287,8 @@ class Dtypes(TorchDispatchMode):
 @FAMILIES
 def test_bfloat16_is_for_matrices_and_never_for_norms_or_weights(name, monkeypatch):
     made = classifier(name)
-    norms = [Calls(m) for m in made.model.modules() if isinstance(m, LayerNorm | GroupNorm)]
+    modules = [m for m in made.model.modules() if isinstance(m, LayerNorm | GroupNorm)]
+    norms = [Calls(module) for module in modules]
     ops, of_norms = Dtypes(), []
     for rule in (BcosLinear, BcosConv2d):
         made_by = rule.forward.__globals__["Dense" if rule is BcosLinear else "Convolution"]
@@ -301,9 +308,7 @@ def test_bfloat16_is_for_matrices_and_never_for_norms_or_weights(name, monkeypat
     assert set(of_norms) == ({(torch.bfloat16, torch.float32)} if name == BCOS else set())
     assert {p.grad.dtype for p in made.parameters()} == {torch.float32}
     assert len(norms) == 2 * 2 + 1 + len(made.model.tokens.stem)
-    for norm, module in zip(
-        norms, (m for m in made.model.modules() if isinstance(m, LayerNorm | GroupNorm)), strict=True
-    ):
+    for norm, module in zip(norms, modules, strict=True):
         ((taken, given),) = norm.given
         exact = module.double()(taken.double()).to(given.dtype)
         assert float((given == exact).float().mean()) > 0.99  # in bfloat16 a third would differ
