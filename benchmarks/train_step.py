@@ -9,8 +9,9 @@ gets its six channels ready-made. On a CPU all is float32; where there is a GPU,
 compiled.
 
 Columns: the ratio of the step's time to the twin's (median and quartiles over the rounds), images per second, how much
-of the speed of a large matrix product on this machine is reached (by torch's count of operations), and memory: on a GPU
-the peak of a step, on a CPU what forward keeps for backward.
+of the speed of a large matrix product on this machine is reached (by torch's count of operations, which includes what
+fused attention computes twice), and memory: on a GPU what a step takes at its peak besides weights and moments, on a
+CPU what forward keeps for backward.
 """
 
 from __future__ import annotations
@@ -77,11 +78,12 @@ class Step:
         return counter.get_total_flops()
 
     def memory(self) -> int:
-        """Bytes: of a GPU the peak of a step, else what forward keeps for backward besides the weights."""
+        """Bytes: of a GPU what a step takes at its peak, else what forward keeps for backward besides the weights."""
         if DEVICE == "cuda":
+            before = torch.cuda.memory_allocated()
             torch.cuda.reset_peak_memory_stats()
             self()
-            return torch.cuda.max_memory_allocated()
+            return torch.cuda.max_memory_allocated() - before
         weights = {p.untyped_storage().data_ptr() for p in self.model.parameters()}
         kept: dict[int, int] = {}
 
@@ -149,7 +151,7 @@ def main() -> None:
     peak = matrix_speed()
     print(f"{machine}, torch {torch.__version__}, {given.batch} images, {given.rounds} rounds")
     print(f"a large matrix product: {peak / 1e12:.3g} TFLOP/s\n")
-    memory = "peak MiB" if DEVICE == "cuda" else "kept MiB"
+    memory = "step MiB" if DEVICE == "cuda" else "kept MiB"
     print(f"| step | time / twin's | images/s | of the product's speed | {memory} |\n|---|---|---|---|---|")
     for name in given.models:
         images = torch.rand(given.batch, 3, 224, 224, device=DEVICE)

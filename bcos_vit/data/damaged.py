@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterable
+from itertools import chain
 from typing import Any
 
 from torch import Tensor
@@ -20,35 +23,48 @@ class Readable(Dataset[Any]):
     part
         Raises :class:`~bcos_vit.photos.PhotoError` for an image that cannot be read.
     damaged
-        (N,) bool, in memory that the loading processes share: gets True for what cannot be read.
+        (N,) bool, in memory that the loading processes share: gets True for what could not be read when it was last
+        asked for.
+    never_empty
+        Where no image of a batch can be read, give the next one that can: processes that learn together wait for
+        each other's batches.
     """
 
-    def __init__(self, part: Any, damaged: Tensor) -> None:
+    def __init__(self, part: Any, damaged: Tensor, *, never_empty: bool = False) -> None:
         self.part = part
         self.class_names: tuple[str, ...] = part.class_names
         self.licence: str = part.licence
         self.damaged = damaged
+        self.never_empty = never_empty
 
     def __len__(self) -> int:
         return len(self.part)
 
     def __getitem__(self, index: int) -> Any:
         try:
-            return self.part[index]
+            item = self.part[index]
         except PhotoError:
             self.damaged[index] = True
             raise
+        self.damaged[index] = False
+        return item
 
     def __getitems__(self, indices: list[int]) -> list[Any]:
         """The items that can be read: what a ``DataLoader`` asks for."""
-        return [item for index in indices if (item := self.get(index)) is not None]
+        items = list(self.readable(indices))
+        return items if items or not self.never_empty else [self.next(indices[-1])]
 
-    def get(self, index: int) -> Any | None:
-        """An item, or None if its image cannot be read."""
-        try:
-            return self[index]
-        except PhotoError:
-            return None
+    def readable(self, indices: Iterable[int]) -> Iterable[Any]:
+        """The items that can be read, one after the other."""
+        for index in indices:
+            with contextlib.suppress(PhotoError):
+                yield self[index]
+
+    def next(self, start: int) -> Any:
+        """The first item from ``start`` on that can be read; ``ValueError`` if there is none at all."""
+        for item in self.readable(chain(range(start, len(self)), range(start))):
+            return item
+        raise ValueError("no image of this part of the data can be read")
 
     def reason(self, index: int) -> str:
         """Why an image cannot be read, in a sentence that names its file."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 import tarfile
 from collections.abc import Callable, Mapping
@@ -9,20 +10,24 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
-from timm.data import ImageNetInfo
 from torchvision.datasets import imagenet as archives
 from torchvision.models import ResNet50_Weights
 
 from bcos_vit.data.folder import Folder
 
 PARTS = {"train": "train", "val": "val", "test": "val"}
-CLASSES: dict[str, str] = dict(
-    zip(ImageNetInfo("imagenet-1k").label_names(), ResNet50_Weights.IMAGENET1K_V1.meta["categories"], strict=True)
-)
-"""WordNet id -> name, in the order of the class numbers."""
 
 
 _ARCHIVES = {"train": archives.parse_train_archive, "val": archives.parse_val_archive}
+
+
+@functools.cache
+def imagenet_classes() -> dict[str, str]:
+    """WordNet id -> name of ImageNet's 1,000 classes, in the order of their numbers."""
+    from timm.data import ImageNetInfo  # here, since it takes a second
+
+    names = ResNet50_Weights.IMAGENET1K_V1.meta["categories"]
+    return dict(zip(ImageNetInfo("imagenet-1k").label_names(), names, strict=True))
 
 
 class ImageNet(Folder):
@@ -69,17 +74,18 @@ class ImageNet(Folder):
         if split in PARTS and root:
             _require(Path(root) / folders[split], unpack)
         super().__init__(split, transform, root=root, parts=folders)
-        self.class_names = tuple(CLASSES.values())
+        self.class_names = tuple(imagenet_classes().values())
 
     def find_classes(self, directory: str | Path) -> tuple[list[str], dict[str, int]]:
         """The 1,000 WordNet ids, each of which must have its folder in ``directory``."""
-        missing = [wnid for wnid in CLASSES if not (Path(directory) / wnid).is_dir()]
+        wnids = list(imagenet_classes())
+        missing = [wnid for wnid in wnids if not (Path(directory) / wnid).is_dir()]
         if missing:
             raise ValueError(
-                f"{directory} lacks {len(missing):,} of ImageNet's {len(CLASSES):,} class folders, such as "
+                f"{directory} lacks {len(missing):,} of ImageNet's {len(wnids):,} class folders, such as "
                 f"{missing[0]}: unpack them all, or take a subset of the classes as data=folder"
             )
-        return list(CLASSES), {wnid: number for number, wnid in enumerate(CLASSES)}
+        return wnids, {wnid: number for number, wnid in enumerate(wnids)}
 
 
 def _require(part: Path, unpack: bool) -> None:
@@ -87,8 +93,8 @@ def _require(part: Path, unpack: bool) -> None:
         _unpack(part)
     if not part.is_dir():
         raise FileNotFoundError(
-            f"there is no folder {part}: ImageNet is expected as {part}/n01440764/*.JPEG and so on, {len(CLASSES):,} "
-            f"folders, or as the archives of image-net.org in {part.parent}, which data.dataset.unpack=true unpacks"
+            f"there is no folder {part}: ImageNet is expected as {part}/n01440764/*.JPEG and so on, 1,000 folders, "
+            f"or as the archives of image-net.org in {part.parent}, which data.dataset.unpack=true unpacks"
         )
 
 

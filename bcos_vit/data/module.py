@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable
-from itertools import chain
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, cast
 
 import torch
 from lightning import LightningDataModule
 from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import DataLoader, Dataset, Subset, default_collate
 
 from bcos_vit.checks import check_values
 from bcos_vit.data.damaged import Readable
@@ -62,13 +61,15 @@ class DataModule(LightningDataModule):
     mix
         Called with ``num_classes``; what it gives mixes a training batch, images (B, 3, H, W) and class numbers (B,)
         -> images and shares of the classes (B, K): ``torchvision.transforms.v2.MixUp``. Draws once a batch.
+    train_images
+        Learn from so many images of the training part only, evenly spread; None: from all.
     train_transform, eval_transform
         torchvision v2 transforms of single images, for training and for evaluating any part.
 
     Raises
     ------
     ValueError
-        For a batch size below 1, a negative number of workers, or another word for ``corrupt``.
+        For a batch size or number of images below 1, a negative number of workers, or another word for ``corrupt``.
     """
 
     def __init__(
@@ -80,11 +81,13 @@ class DataModule(LightningDataModule):
         num_workers: int = 0,
         corrupt: str = "raise",
         mix: Callable[..., Mix] | None = None,
+        train_images: int | None = None,
         train_transform: Transform | None = None,
         eval_transform: Transform | None = None,
     ) -> None:
         super().__init__()
-        for name, found, least in (("batch_size", batch_size, 1), ("num_workers", num_workers, 0)):
+        counts = [("batch_size", batch_size, 1), ("num_workers", num_workers, 0)]
+        for name, found, least in counts if train_images is None else [*counts, ("train_images", train_images, 1)]:
             if not isinstance(found, int) or isinstance(found, bool) or found < least:
                 raise ValueError(f"{name} must be a whole number of at least {least}, found {found!r}")
         if corrupt not in ("raise", "skip"):
@@ -94,10 +97,12 @@ class DataModule(LightningDataModule):
         self.num_workers = num_workers
         self.corrupt = corrupt
         self.mix = mix
+        self.train_images = train_images
         self.train_transform = train_transform
         self.eval_transform = eval_transform
         self._parts: dict[str, Part] = {}
         self._damaged: dict[str, Tensor] = {}
+        self._readable: dict[str, Readable] = {}
 
     def part(self, split: str) -> Part:
         """One part of the data as it is evaluated: without the random changes of training. Opened once."""
@@ -114,7 +119,9 @@ class DataModule(LightningDataModule):
         collate = _checked
         if self.mix is not None:
             collate = functools.partial(_checked, mix=self.mix(num_classes=len(self.class_names)))
-        part = self._open("train", self.train_transform)
+        part: Any = self._open("train", self.train_transform, never_empty=True)
+        if self.train_images is not None:
+            part = Subset(part, evenly(self.train_images, len(part)))
         return self._loader("train", part, self.train_batch_size, collate_fn=collate, shuffle=True)
 
     def val_dataloader(self) -> DataLoader[Any]:
@@ -150,31 +157,37 @@ class DataModule(LightningDataModule):
     def examples(self, split: str, count: int) -> Tensor:
         """So many images of one part, spread evenly, (count, 3, H, W); in place of a skipped one comes the next."""
         part = self.part(split)
-        starts = (number * len(part) // count for number in range(count))
-        return torch.stack([_first(part, chain(range(start, len(part)), range(start))) for start in starts])
+        indices = evenly(count, len(part))
+        return torch.stack([part.next(i)[0] if isinstance(part, Readable) else part[i][0] for i in indices])
 
     def damaged(self, split: str) -> Tensor:
         """Which images of a part could not be read so far by this process and those that load for it, (N,) bool."""
         return self._damaged[split] if split in self._damaged else torch.zeros(len(self.part(split)), dtype=torch.bool)
 
-    def skipped(self, split: str) -> list[str]:
-        """Why images of a part were left out so far, a sentence each; to be called by all processes of a run alike."""
+    def skipped(self, split: str) -> list[int]:
+        """Which images of a part were left out so far, on any process; to be called by all processes alike."""
         found = self.damaged(split)
         if self.trainer is not None:
             strategy = self.trainer.strategy
             found = strategy.reduce(found.to(strategy.root_device, torch.float32), reduce_op="sum").cpu() > 0
-        return [cast(Readable, self.part(split)).reason(index) for index in found.nonzero().flatten().tolist()]
+        return found.nonzero().flatten().tolist()
+
+    def reasons(self, split: str, indices: Sequence[int]) -> list[str]:
+        """Why images were left out: a sentence for each, which names its file."""
+        return [self._readable[split].reason(index) for index in indices]
 
     @property
     def _share(self) -> tuple[int, int]:
         return (1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)
 
-    def _open(self, split: str, transform: Transform | None) -> Part:
+    def _open(self, split: str, transform: Transform | None, *, never_empty: bool = False) -> Part:
         part = self.dataset(split=split, transform=transform)
         if self.corrupt == "raise":
             return part
         none = torch.zeros(len(part), dtype=torch.bool)
-        return Readable(part, self._damaged.setdefault(split, none.share_memory_()))
+        damaged = self._damaged.setdefault(split, none.share_memory_())
+        self._readable[split] = Readable(part, damaged, never_empty=never_empty)
+        return self._readable[split]
 
     def _loader(self, split: str, part: Part, batch_size: int, **how: Any) -> DataLoader[Any]:
         if not len(part):
@@ -189,17 +202,14 @@ class DataModule(LightningDataModule):
         )
 
 
-def _checked(items: list[tuple[Tensor, int]], mix: Mix | None = None) -> tuple[Tensor, Tensor]:
-    if not items:
-        raise ValueError("no image of a batch can be read: look at the files, or give a larger data.batch_size")
+def evenly(count: int, length: int) -> list[int]:
+    """So many of the numbers from 0 to ``length``, evenly spread."""
+    return [number * length // count for number in range(count)]
+
+
+def _checked(items: list[tuple[Tensor, int]], mix: Mix | None = None) -> tuple[Tensor, Tensor] | None:
+    if not items:  # none of an evaluated batch can be read
+        return None
     images, labels = default_collate(items)
     check_values(images)
     return (images, labels) if mix is None else mix(images, labels)
-
-
-def _first(part: Part, indices: Iterable[int]) -> Tensor:
-    for index in indices:
-        item = part.get(index) if isinstance(part, Readable) else part[index]
-        if item is not None:
-            return cast(Tensor, item[0])
-    raise ValueError("no image of the data can be read")

@@ -108,7 +108,9 @@ class _Evaluator(LightningModule):
         self.found = torch.empty(0, 3)
         self.skipped: list[str] = []
 
-    def test_step(self, images_and_labels: tuple[Tensor, Tensor], batch_index: int) -> None:
+    def test_step(self, images_and_labels: tuple[Tensor, Tensor] | None, batch_index: int) -> None:
+        if images_and_labels is None:  # no image of the batch can be read
+            return
         images, labels = images_and_labels
         batch = Batch(self.model, images, labels)
         indices = self.data.indices(self.split)[self.seen : self.seen + len(images)]
@@ -118,8 +120,10 @@ class _Evaluator(LightningModule):
             group.update(batch)
 
     def on_test_epoch_end(self) -> None:
+        if not self.seen:
+            raise ValueError(f"no image of the {self.split} part can be read")
         self.found = self.outcomes.compute().cpu()
-        self.skipped = self.data.skipped(self.split)
+        self.skipped = self.data.reasons(self.split, self.data.skipped(self.split))
         for name, group in self.groups.items():
             self.figures[name] = group.compute()
             self.rows |= group.rows(self.figures[name])

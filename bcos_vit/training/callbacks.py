@@ -137,11 +137,11 @@ class Skipped(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
         data: DataModule = trainer.datamodule  # type: ignore[attr-defined]
-        reasons = data.skipped("train")
-        module.log("skipped_images", float(len(reasons)), rank_zero_only=True)
-        if len(reasons) > self.count and trainer.is_global_zero:
-            self.count = len(reasons)
-            write_whole(self.file, "".join(f"{reason}\n" for reason in reasons))
+        found = data.skipped("train")
+        module.log("skipped_images", float(len(found)), rank_zero_only=True)
+        if len(found) > self.count and trainer.is_global_zero:
+            self.count = len(found)
+            write_whole(self.file, "".join(f"{reason}\n" for reason in data.reasons("train", found)))
             print(f"note: {self.count} training images cannot be read and are left out: {self.file}", flush=True)
 
 

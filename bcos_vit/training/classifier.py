@@ -19,7 +19,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from bcos_vit.models import ViT
 from bcos_vit.models.vit import derived
-from bcos_vit.training.batches import turn_weight
+from bcos_vit.training.batches import micro_batch_weight
 
 
 class Classifier(LightningModule):
@@ -79,16 +79,19 @@ class Classifier(LightningModule):
         return loss * self._weight(batch_index, len(images))
 
     def _weight(self, batch_index: int, size: int) -> float:
-        """So that the gradient of a step taken in turns is that of the mean over its images."""
-        turns = self.trainer.accumulate_grad_batches
-        if turns == 1:
+        """So that the gradient added up over micro-batches is that of the mean over the images of the step."""
+        per_step = self.trainer.accumulate_grad_batches
+        if per_step == 1:
             return 1.0
         loader: DataLoader[Any] = self.trainer.train_dataloader  # type: ignore[assignment]
         batches, total = int(self.trainer.num_training_batches), len(loader.sampler)  # type: ignore[arg-type]
         assert loader.batch_size is not None
-        return turn_weight(batch_index, size, turns, min(batches * loader.batch_size, total), loader.batch_size)
+        epoch = min(batches * loader.batch_size, total)
+        return micro_batch_weight(batch_index, size, per_step, epoch, loader.batch_size)
 
-    def validation_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> None:
+    def validation_step(self, batch: tuple[Tensor, Tensor] | None, batch_index: int) -> None:
+        if batch is None:  # no image of it can be read
+            return
         images, targets = batch
         logits = self(images)
         self.accuracy(logits, targets)

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import EMAWeightAveraging, LearningRateMonitor
 from lightning.pytorch.loggers import WandbLogger
 from omegaconf import DictConfig, OmegaConf
 
 from bcos_vit.atomic import write_whole
-from bcos_vit.checks import reject_unknown
 from bcos_vit.config import build, plain
 from bcos_vit.data import DataModule
 from bcos_vit.evaluation import Report, evaluate
@@ -31,13 +30,7 @@ from bcos_vit.training.callbacks import BestCheckpoint, Explanations, Skipped, T
 from bcos_vit.training.classifier import Classifier
 from bcos_vit.training.resume import check_resumable
 from bcos_vit.training.speed import speed_up
-
-CONFIG_KEYS = (
-    *("data", "ema", "explanations", "image_size", "logger", "model", "output", "recipe", "resume", "seed", "speed"),
-    *("threads", "traceback", "trainer"),
-)
-RECIPE_KEYS = ("batch_size", "classifier", "epochs", "family")
-SPEED_KEYS = ("channels_last", "checkpointing", "compile", "fused")
+from bcos_vit.training.wrong_use import check_config
 
 
 def train(config: DictConfig, *, command: str | None = None) -> Report | None:
@@ -65,10 +58,7 @@ def train(config: DictConfig, *, command: str | None = None) -> Report | None:
         For an impossible value, if the output folder holds something, or if model and data, or the checkpoint to
         resume, do not fit each other.
     """
-    reject_unknown("config key", map(str, config), CONFIG_KEYS)  # "+key=value" would be ignored in silence
-    reject_unknown("recipe key", map(str, config.recipe), RECIPE_KEYS)
-    reject_unknown("key of speed", map(str, config.speed), SPEED_KEYS)
-    _check_numbers(config)
+    check_config(config)
     output = Path(config.output)
     best = BestCheckpoint(output / "checkpoints", resumed=config.resume)
     trainer: Trainer = build(config.trainer)(callbacks=_callbacks(config, best), logger=build(config.logger))
@@ -82,18 +72,20 @@ def train(config: DictConfig, *, command: str | None = None) -> Report | None:
                 f"{family}_finetune for trained weights, or {family}_imagenet"
             )
         shared = split_batch(config.recipe.batch_size, devices=trainer.world_size, at_once=data.batch_size)
-        data.train_batch_size, trainer.accumulate_grad_batches = shared.images, shared.turns
+        data.train_batch_size, trainer.accumulate_grad_batches = shared.images, shared.micro_batches
         if trainer.is_global_zero:
             print(shared, flush=True)
         recipe = plain(config)
         model.class_names = data.class_names
         model.train()
         classifier: Classifier = build(config.recipe.classifier)(model=model, recipe=recipe)
-        speed_up(classifier, **config.speed)
+        speed_up(classifier, **(config.speed or {}))
         if config.resume is not None:
             epochs = check_resumable(Path(config.resume), classifier)
             # Else the order and the augmentation of the first epochs would come again.
             seed_and_threads((config.seed + epochs) % 2**32, config.threads)
+        if trainer.global_rank:  # else all processes would draw the same crops and mixing ratios
+            torch.manual_seed(torch.initial_seed() + trainer.global_rank)
         if trainer.is_global_zero:
             write_whole(output / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
         with _own_wandb_run(trainer):
@@ -111,7 +103,6 @@ def train(config: DictConfig, *, command: str | None = None) -> Report | None:
 
 def _callbacks(config: DictConfig, best: BestCheckpoint) -> list[Callback]:
     callbacks: list[Callback] = [LearningRateMonitor("step"), Throughput()]
-    reject_unknown("key of explanations", map(str, config.explanations or ()), ("every", "images", "tolerance"))
     if config.explanations is not None and config.explanations.every is not None:
         callbacks.append(Explanations(Path(config.output) / "explanations", **config.explanations))
     if config.data.get("corrupt") == "skip":
@@ -134,36 +125,6 @@ def _own_wandb_run(trainer: Trainer) -> Iterator[None]:
             import wandb
 
             wandb.finish(status)
-
-
-def _check_numbers(config: DictConfig) -> None:
-    """What the libraries would accept and ruin a run with."""
-    for name in ("epochs", "batch_size"):
-        found = config.recipe[name]
-        if not isinstance(found, int) or isinstance(found, bool) or found < 1:
-            raise ValueError(f"recipe.{name} must be a whole number of at least 1, found {found!r}")
-    if (found := config.trainer.get("accumulate_grad_batches", 1)) != 1:
-        raise ValueError(
-            f"trainer.accumulate_grad_batches {found!r} is not given: it follows from recipe.batch_size, the devices, "
-            "and data.batch_size, the images that a device takes at once"
-        )
-    for name, found in config.speed.items():
-        if not isinstance(found, bool):
-            raise ValueError(f"speed.{name} must be true or false, found {found!r}")
-    if config.ema is not None and not (isinstance(config.ema, float) and 0 < config.ema < 1):
-        raise ValueError(f"ema must lie between 0 and 1, as 0.999, or be null for none, found {config.ema!r}")
-    classifier = config.recipe.classifier
-    for part, name, zero in (
-        ("optimizer", "lr", False),
-        ("optimizer", "weight_decay", True),
-        ("clip", "clip_factor", False),
-        ("clip", "max_norm", False),
-    ):
-        found = (classifier[part] or {}).get(name, 1.0)
-        number = isinstance(found, int | float) and not isinstance(found, bool)
-        if not number or not 0 <= found < math.inf or (found == 0 and not zero):
-            least = "of at least" if zero else "above"
-            raise ValueError(f"recipe.classifier.{part}.{name} must be a number {least} 0, found {found!r}")
 
 
 def _write(

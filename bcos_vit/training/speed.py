@@ -19,6 +19,8 @@ def speed_up(
 ) -> None:
     """Set a classifier up before it is trained.
 
+    None of it belongs to the recipe: a run may be resumed with other switches.
+
     Parameters
     ----------
     compile
