@@ -15,8 +15,10 @@ from scipy.io import savemat
 from skimage import data as bundled
 from sklearn.datasets import load_sample_images
 
-from bcos_vit.data.imagenet import CLASSES
+from bcos_vit.data.imagenet import imagenet_classes
 
+CLASSES = imagenet_classes()
+"""WordNet id -> name, by class number."""
 SIZE = 72
 """Pixels of a side of the usual file."""
 

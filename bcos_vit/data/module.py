@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import os
+import tempfile
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, cast
 
@@ -15,6 +17,8 @@ from torch.utils.data import DataLoader, Dataset, Subset, default_collate
 from bcos_vit.checks import check_values
 from bcos_vit.data.damaged import Readable
 
+LONGEST_PLACE = 75
+"""107 bytes of a socket's name, but those of ``/pymp-xxxxxxxx/listener-xxxxxxxx``; beyond, loading hangs in silence."""
 Transform = Callable[[Any], Tensor]
 Mix = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
@@ -69,7 +73,8 @@ class DataModule(LightningDataModule):
     Raises
     ------
     ValueError
-        For a batch size or number of images below 1, a negative number of workers, or another word for ``corrupt``.
+        For a batch size or number of images below 1, a negative number of workers, or another word for ``corrupt``;
+        when it comes to loading, if the name of the folder for temporary files is too long for several processes.
     """
 
     def __init__(
@@ -192,6 +197,11 @@ class DataModule(LightningDataModule):
     def _loader(self, split: str, part: Part, batch_size: int, **how: Any) -> DataLoader[Any]:
         if not len(part):
             raise ValueError(f"the {split} part of the data is empty")
+        if self.num_workers and len(place := os.fsencode(tempfile.gettempdir())) > LONGEST_PLACE:
+            raise ValueError(
+                f"the folder for temporary files has a name of {len(place)} bytes, and processes that load need "
+                f"sockets there: give one of at most {LONGEST_PLACE} as the variable TMPDIR, or data.num_workers=0"
+            )
         return DataLoader(
             cast(Dataset[Any], part),
             batch_size,

@@ -82,6 +82,7 @@ def train(config: DictConfig, *, command: str | None = None) -> Report | None:
         speed_up(classifier, **(config.speed or {}))
         if config.resume is not None:
             epochs = check_resumable(Path(config.resume), classifier)
+            trainer.precision_plugin.convert_module(classifier)  # Lightning would, after it has read the weights
             # Else the order and the augmentation of the first epochs would come again.
             seed_and_threads((config.seed + epochs) % 2**32, config.threads)
         if trainer.global_rank:  # else all processes would draw the same crops and mixing ratios

@@ -131,7 +131,8 @@ def test_what_was_left_out_is_known_with_its_reason(root, workers):
         assert data.damaged("val").nonzero().flatten().tolist() == PLACES
         assert data.damaged("val").shape == (14,)
         assert data.indices("val").tolist() == [n for n in range(14) if n not in PLACES]
-        reasons = data.skipped("val")
+        assert data.skipped("val") == PLACES
+        reasons = data.reasons("val", PLACES)
         assert len(reasons) == 4
         for reason, (name, answer) in zip(reasons, ANSWERS.items(), strict=True):
             assert reason.startswith(f"{root}/val/{name} {answer}")
@@ -175,16 +176,17 @@ def test_processes_tell_each_other_what_they_left_out(root):
 
     strategy = types.SimpleNamespace(reduce=reduce, root_device=torch.device("cpu"))
     data.trainer = types.SimpleNamespace(strategy=strategy, world_size=2, global_rank=0)
-    reasons = data.skipped("val")
-    assert len(reasons) == 5
-    assert reasons[3] == "image 12 could not be read, but now it can"
+    assert data.skipped("val") == [0, 6, 7, 12, 13]
+    assert data.reasons("val", [12]) == ["image 12 could not be read, but now it can"]
 
 
 def test_a_file_that_was_mended_meanwhile_is_said(root):
     data = module(root)
     list(data.val_dataloader())
     (root / "val/a/-1.png").write_bytes((root / "val/a/0.png").read_bytes())
-    assert data.skipped("val")[0] == "image 0 could not be read, but now it can"
+    assert data.reasons("val", [0]) == ["image 0 could not be read, but now it can"]
+    list(data.val_dataloader())
+    assert data.skipped("val") == PLACES[1:]
 
 
 def test_examples_take_the_next_that_can_be_read(root, clean):
@@ -197,25 +199,46 @@ def test_examples_take_the_next_that_can_be_read(root, clean):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_batch_without_any_readable_image_is_a_sentence(root, workers):
-    data = module(root, batch_size=2, num_workers=workers)  # the fourth batch is 6 and 7
-    batches = iter(data.val_dataloader())
-    assert [len(next(batches)[0]) for _ in range(3)] == [1, 2, 2]
-    sentence = "no image of a batch can be read: look at the files, or give a larger data.batch_size"
-    with pytest.raises(ValueError, match=sentence):
-        next(batches)
-    gc.collect()
+def test_an_evaluated_batch_without_any_readable_image_is_none(root, workers):
+    loader = module(root, batch_size=2, num_workers=workers).val_dataloader()
+    assert [None if batch is None else len(batch[0]) for batch in loader] == [1, 2, 2, None, 2, 2, 1]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_in_place_of_a_training_batch_without_any_comes_the_next_image(root, clean, workers):
+    """Processes that learn together wait for each other's batches."""
+    loader = module(root, batch_size=1, num_workers=workers).train_dataloader()
+    images, _, sizes = read(loader)
+    assert sizes == [1] * 14
+    expected, _, _ = read(module(clean, "raise").evaluation_loader("train"))
+    instead = [0, 5, 5, 0]  # of the last file, the next is the first again
+    assert rows(images) == rows(torch.cat([expected, expected[instead]]))
 
 
 def test_where_nothing_can_be_read(root):
-    for file in (root / "val").rglob("*.png"):
+    for file in root.rglob("*.png"):
         file.write_bytes(b"")
-    data = module(root, batch_size=64)
-    with pytest.raises(ValueError, match=r"^no image of a batch can be read"):
-        list(data.val_dataloader())
-    with pytest.raises(ValueError, match=r"^no image of the data can be read$"):
-        data.examples("val", 1)
+    data = module(root, batch_size=5)
+    assert list(data.val_dataloader()) == [None, None, None]
+    for read_it in (lambda: data.examples("val", 1), lambda: list(data.train_dataloader())):
+        with pytest.raises(ValueError, match=r"^no image of this part of the data can be read$"):
+            read_it()
     assert len(data.skipped("val")) == 14
+
+
+def test_an_image_is_not_damaged_while_it_is_read(root):
+    """Or those that are read ahead would count as damaged."""
+    seen = []
+
+    def transform(photo):
+        seen.append(data.damaged("val").nonzero().flatten().tolist())
+        return preprocessing(12)(photo)
+
+    data = module(root, transform=transform)
+    for _ in range(2):
+        list(data.val_dataloader())
+    assert len(seen) == 20
+    assert all(set(flags) <= set(PLACES) for flags in seen)
 
 
 class Failing:
@@ -258,7 +281,7 @@ def test_the_size_of_images_is_that_of_the_first_readable_one(root, everything):
             file.write_bytes(b"")
     words = ("data=folder", f"data.root={root}", "data.corrupt=skip", "+model.depth=1", "data.num_workers=0")
     if everything:
-        with pytest.raises(ValueError, match=r"^no image of the data can be read$"):
+        with pytest.raises(ValueError, match=r"^no image of this part of the data can be read$"):
             model_and_data(config(*words), "val", adapt=True)
     else:
         model, data = model_and_data(config(*words), "val", adapt=True)

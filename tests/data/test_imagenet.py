@@ -9,13 +9,12 @@ import torch
 from bcos_vit import create_model, save_model
 from bcos_vit.config import build
 from bcos_vit.data import Folder, ImageNet
-from bcos_vit.data.imagenet import CLASSES
 from bcos_vit.evaluation import evaluate
 from bcos_vit.evaluation.setting import model_and_data
 from bcos_vit.metrics import Accuracy
 from bcos_vit.models.zoo import IMAGENET, preprocessing
 from evaluations import quiet
-from imagenet_tree import add_corrupt, add_oddities, bare_tree, imagenet_tree, pixel
+from imagenet_tree import CLASSES, add_corrupt, add_oddities, bare_tree, imagenet_tree, pixel
 from runs import config
 
 KNOWN = {
@@ -265,4 +264,5 @@ def test_corrupt_files_of_imagenet_are_left_out_and_odd_ones_kept(odd):
     data = imagenet_data(root, corrupt="skip", eval_transform=preprocessing(16))
     images, labels = map(torch.cat, zip(*data.val_dataloader(), strict=True))
     assert len(images) == len(labels) == 8 + len(files)
-    assert sorted(reason.split(" ")[0] for reason in data.skipped("val")) == sorted(map(str, corrupt.values()))
+    reasons = data.reasons("val", data.skipped("val"))
+    assert sorted(reason.split(" ")[0] for reason in reasons) == sorted(map(str, corrupt.values()))

@@ -9,8 +9,7 @@ import pytest
 from torchvision.datasets import imagenet as archives
 
 from bcos_vit.data import ImageNet
-from bcos_vit.data.imagenet import CLASSES
-from imagenet_tree import ARCHIVES, VAL, bare_tree, write_devkit, write_train_archive, write_val_archive
+from imagenet_tree import ARCHIVES, CLASSES, VAL, bare_tree, write_devkit, write_train_archive, write_val_archive
 
 NEEDED = {"train": ["train"], "val": ["val", "devkit"]}
 
@@ -162,10 +161,13 @@ def test_processes_at_once_unpack_once(root, monkeypatch):
 
     def unpack():
         barrier.wait()
-        queue.put(len(ImageNet("train", root=str(root), unpack=True)))
+        try:
+            queue.put(len(ImageNet("train", root=str(root), unpack=True)))
+        except Exception as error:
+            queue.put(repr(error))
 
     monkeypatch.setattr(archives, "extract_archive", noting)
-    started = [fork.Process(target=unpack) for _ in range(processes)]
+    started = [fork.Process(target=unpack, daemon=True) for _ in range(processes)]
     for process in started:
         process.start()
     assert [queue.get(timeout=60) for _ in started] == [len(CLASSES)] * processes

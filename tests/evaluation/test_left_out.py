@@ -59,7 +59,7 @@ def agree(found, expected):
         assert found[name] == pytest.approx(value, rel=0, abs=1e-6), name
 
 
-@pytest.mark.parametrize(("batch_size", "workers"), [(7, 0), (5, 2), (64, 0), (4, 0)])
+@pytest.mark.parametrize(("batch_size", "workers"), [(7, 0), (5, 2), (64, 0), (1, 0)])
 def test_figures_are_those_of_the_readable_images(work, batch_size, workers):
     found, data = measure(work, "spoilt", batch_size, workers)
     expected, _ = measure(work, "photos")
@@ -127,6 +127,17 @@ def test_every_kind_of_split_is_skipped_for_itself(work, tmp_path):
     test = evaluate(model, data, METRICS, trainer=quiet(), split="test")
     assert (len(val.skipped), len(test.skipped)) == (0, len(DAMAGED))
     assert val.figures["accuracy"]["top1"] == test.figures["accuracy"]["top1"]
+
+
+def test_where_nothing_can_be_read_there_is_no_report(work, tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / "spoilt/test" / name).mkdir(parents=True)
+        (tmp_path / "spoilt/test" / name / "0.png").write_bytes(b"")
+    (tmp_path / "model.safetensors").symlink_to(work / "model.safetensors")
+    for digit in range(8):
+        (tmp_path / "spoilt/test" / str(digit)).mkdir()
+    with pytest.raises(ValueError, match=r"^no image of the test part can be read$"):
+        measure(tmp_path, "spoilt")
 
 
 def test_raise_names_the_first_file(work):

@@ -6,6 +6,7 @@ import re
 
 import pytest
 import torch
+from hydra.errors import MissingConfigException
 from lightning import Callback
 from PIL import Image
 
@@ -88,6 +89,10 @@ def entropy(p):
     return -p * math.log(p) - (1 - p) * math.log(1 - p)
 
 
+def in_one_order(images):
+    return images[sorted(range(len(images)), key=lambda number: images[number].flatten().tolist())]
+
+
 @pytest.mark.parametrize(
     ("model", "least", "margin"),
     [("bcos_vit_digits", 0.9 * entropy(0.1), 0.02), ("standard_vit_digits", 0.0, 0.05)],
@@ -98,9 +103,10 @@ def test_one_batch_is_learnt_by_heart(tmp_path, model, least, margin):
     words = ("debug=overfit", f"model={model}", "data.batch_size=16", "recipe.classifier.optimizer.lr=3e-3")
     train(output, *words, watcher=seen)
     assert len(seen.train) == 100
-    for images in seen.train:
-        assert torch.equal(images, seen.train[0])  # one batch, without augmentation, in one order
-    assert torch.equal(seen.train[0], Digits("train").images[:16])
+    part = Digits("train").images
+    spread = in_one_order(part[[number * len(part) // 16 for number in range(16)]])
+    for images in seen.train:  # one batch, without augmentation
+        assert torch.equal(in_one_order(images), spread)
     assert set(seen.rates) == {3e-3}  # no schedule
     losses = [loss for _, loss in runs.logged(output)["train_loss"]]
     assert len(losses) == 100
@@ -113,7 +119,7 @@ def test_a_batch_to_overfit_is_not_mixed():
     chosen = config("debug=overfit", "data=imagenet")
     assert chosen.data.mix is None
     assert chosen.data.train_transform == chosen.data.eval_transform
-    assert chosen.recipe.batch_size == chosen.data.batch_size == 128
+    assert chosen.recipe.batch_size == chosen.data.train_images == chosen.data.batch_size == 128
 
 
 # --- profile ---
@@ -162,13 +168,11 @@ def test_errors_are_shown_with_their_place(mode):
     assert config().traceback is False
 
 
-def test_an_unknown_mode_is_answered_with_those_there_are(tmp_path):
-    done = runs.command("debug=bach", folder=tmp_path)
-    assert done.returncode == 1
-    assert "Traceback" not in done.stderr
-    assert "debug/bach" in done.stderr
-    assert all(mode in done.stderr for mode in ("batch", "overfit", "profile"))
-    assert list(tmp_path.iterdir()) == []
+def test_an_unknown_mode_is_answered_with_those_there_are():
+    with pytest.raises(MissingConfigException) as caught:
+        config("debug=bach")
+    assert "debug/bach" in str(caught.value)
+    assert all(mode in str(caught.value) for mode in ("batch", "overfit", "profile"))
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ import json
 import math
 import re
 import shlex
+import tempfile
 
 import pytest
 import torch
@@ -11,12 +12,11 @@ from safetensors import safe_open
 
 import runs
 from bcos_vit import create_model
-from bcos_vit.data.imagenet import CLASSES
 from bcos_vit.evaluation import Report
 from bcos_vit.models.zoo import IMAGENET
 from bcos_vit.photos import PhotoError
 from bcos_vit.training import run as training
-from imagenet_tree import add_corrupt, add_oddities, imagenet_tree
+from imagenet_tree import CLASSES, add_corrupt, add_oddities, imagenet_tree
 from runs import Recorder, config, logged
 
 RECIPE = "experiment=imagenet/bcos_vitc_ti_patch1_14"
@@ -107,7 +107,7 @@ def test_a_recipe_runs_on_a_tree_with_damaged_files(small, tmp_path, capsys):
     assert not runs.equal(recorder.weights[0], recorder.weights[-1])
     assert runs.equal(recorder.weights[1], recorder.weights[2])  # a turn, before its step
     said = capsys.readouterr().out
-    assert "32 images a step: 1 device(s) x 2 turn(s) x 16 images" in said
+    assert "32 images a step: 1 device(s) x 2 micro-batch(es) x 16 images" in said
     assert f"training images cannot be read and are left out: {output}/skipped.txt" in said
 
 
@@ -174,16 +174,23 @@ def whole(tmp_path_factory):
     return root, files
 
 
+@pytest.fixture
+def command(tmp_path):
+    """``train.py`` in a folder of its own, ``work``; sockets of the processes that load must have short names."""
+    (tmp_path / "work").mkdir()
+    with tempfile.TemporaryDirectory() as short:
+        yield lambda *words: runs.command(*words, folder=tmp_path / "work", TMPDIR=short)
+
+
 @pytest.mark.slow
-def test_the_command_trains_as_the_recipe_says(whole, tmp_path):
+def test_the_command_trains_as_the_recipe_says(whole, tmp_path, command):
     root, files = whole
     words = (RECIPE, f"data.root={root}", "data.corrupt=skip", *SHORT, "trainer.accelerator=cpu", "output=run")
-    (tmp_path / "work").mkdir()
-    done = runs.command(*words, folder=tmp_path / "work")
+    done = command(*words)
     assert done.returncode == 0, done.stderr
     output = tmp_path / "work/run"
     check_run(output, json.loads((output / "report.json").read_text()), files)
-    check_weights(output / "model.safetensors", (12, 192, 224))
+    check_weights(output / "model.safetensors", (11, 192, 224))
     assert "the warm-up of 10000 steps is not shorter than the training of 3:" in done.stderr
     assert "Traceback" not in done.stderr
     assert "images left out, unreadable" in done.stdout
@@ -197,12 +204,11 @@ def test_the_command_trains_as_the_recipe_says(whole, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("part", ["train", "val"])
-def test_the_command_names_a_file_that_it_cannot_read(whole, tmp_path, part):
+def test_the_command_names_a_file_that_it_cannot_read(whole, tmp_path, command, part):
     root, _ = whole
-    (tmp_path / "work").mkdir()
     sanity = ("+trainer.num_sanity_val_steps=0",) if part == "train" else ()
     words = (RECIPE, f"data.root={root}", *SHORT, "trainer.accelerator=cpu", "output=run", "image_size=64")
-    done = runs.command(*words, *sanity, folder=tmp_path / "work")
+    done = command(*words, *sanity)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     pattern = rf"error: {re.escape(str(root))}/{part}/n\d{{8}}/\w+\.JPEG (is|cannot) [^\n]*"
@@ -212,15 +218,14 @@ def test_the_command_names_a_file_that_it_cannot_read(whole, tmp_path, part):
 
 
 @pytest.mark.slow
-def test_the_command_runs_everything_once_with_one_batch(whole, tmp_path):
+def test_the_command_runs_everything_once_with_one_batch(whole, tmp_path, command):
     root, _ = whole
-    (tmp_path / "work").mkdir()
     words = (RECIPE, "debug=batch", f"data.root={root}", "data.corrupt=skip", "data.num_workers=1", "output=run")
     small = ("data.batch_size=8", "recipe.batch_size=8", "trainer.accelerator=cpu")
-    done = runs.command(*words, *small, folder=tmp_path / "work")
+    done = command(*words, *small)
     assert done.returncode == 0, done.stderr
     output = tmp_path / "work/run"
     assert "warm-up" not in done.stderr
     assert runs.checkpoint(output)["global_step"] == 1
-    check_weights(output / "model.safetensors", (12, 192, 224))
+    check_weights(output / "model.safetensors", (11, 192, 224))
     assert [p.name for p in (output / "explanations").iterdir()] == ["epoch_0001.png"]

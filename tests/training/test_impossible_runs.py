@@ -5,6 +5,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 import runs
 from bcos_vit.training import Classifier
+from bcos_vit.training.wrong_use import check_config
 from runs import config
 
 LR, WARMUP = "recipe.classifier.optimizer.lr", "recipe.classifier.schedule.warmup_steps"
@@ -154,6 +155,9 @@ def test_folders_made_for_a_run_that_fails_are_removed_and_a_link_is_kept(tmp_pa
     assert not any((tmp_path / "real").iterdir())
 
 
-def test_the_defaults_themselves_are_possible():
-    for model in ("bcos_vit_digits", "standard_vit_digits"):
-        runs.run._check_numbers(config(f"model={model}"))
+@pytest.mark.parametrize(
+    "word",
+    ["model=bcos_vit_digits", "model=standard_vit_digits", "experiment=imagenet/bcos_vitc_l_patch1_14", "debug=batch"],
+)
+def test_the_defaults_themselves_are_possible(word):
+    check_config(config(word))

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from torchvision.transforms import autoaugment, v2
 
 from bcos_vit.config import build
-from bcos_vit.data.imagenet import CLASSES
+from bcos_vit.data.imagenet import imagenet_classes
 from reference import NAMES
 from runs import config
 from toys import toy
@@ -179,7 +179,7 @@ def test_evaluation_transform_is_the_published_one(name, data, published, photos
 class Noise(Dataset):
     """Two batches of images of many classes."""
 
-    class_names = tuple(CLASSES.values())
+    class_names = tuple(imagenet_classes().values())
     licence = "none"
 
     def __init__(self, split, transform):

@@ -15,7 +15,7 @@ from torchvision.transforms import InterpolationMode, autoaugment, v2
 from torchvision.transforms import transforms as v1
 
 from bcos_vit.config import build, plain
-from bcos_vit.data.imagenet import CLASSES
+from bcos_vit.data.imagenet import imagenet_classes
 from bcos_vit.models.zoo import CARDS, preprocessing
 from bcos_vit.training import OneVsRest
 from bcos_vit.training.batches import split_batch
@@ -141,8 +141,8 @@ def test_mixup_mixes_every_batch_with_the_same_alpha(both):
 def chosen_classes(chosen) -> int:
     """What the data has, and the model."""
     assert chosen.data.dataset._target_ == "bcos_vit.data.ImageNet"
-    assert len(CLASSES) == CARDS[chosen.model.name].spec.num_classes
-    return len(CLASSES)
+    assert len(imagenet_classes()) == CARDS[chosen.model.name].spec.num_classes
+    return len(imagenet_classes())
 
 
 def test_training_transforms_have_the_same_order_and_options(both):

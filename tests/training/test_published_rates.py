@@ -156,7 +156,7 @@ def scheduled(name, images, devices, **trainer_options):
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
-        accumulate_grad_batches=shared.turns,
+        accumulate_grad_batches=shared.micro_batches,
     )
     with pytest.raises(Cut):
         trainer.fit(classifier, data)

@@ -16,7 +16,7 @@ from runs import config
 from toys import images_for, toy
 
 FAMILIES = ("bcos_simple_vit_ti_patch16_224", "standard_simple_vit_ti_patch16_224")
-BCOS = ("bcos_simple_vit_s_patch16_224", "bcos_vitc_ti_patch1_14", "bcos_vitc_l_patch1_14")
+BCOS = ("bcos_simple_vit_s_patch16_224", "bcos_vitc_l_patch1_14")
 TWINS = tuple(name.replace("bcos", "standard") for name in BCOS)
 
 
@@ -44,7 +44,7 @@ def with_gradient(loss, logits, target):
 @pytest.mark.parametrize("name", FAMILIES)
 def test_loss_and_its_gradient_are_the_published_ones(name, dtype, classes, published):
     loss = classifier_of(name, toy(name)).loss
-    for seed in range(5):
+    for seed in range(3):
         torch.manual_seed(seed)
         logits, labels = 10 * torch.randn(8, classes, dtype=dtype), torch.randint(classes, (8,))
         _, mixed = RandomMixup(classes, p=1.0, alpha=0.2)(torch.zeros(8, 3, 2, 2, dtype=dtype), labels)
@@ -94,7 +94,7 @@ def both_with_gradients(name, dtype, scale):
 def test_bcos_models_are_clipped_as_published_bit_for_bit(name, dtype, published):
     assert published[name]["use_agc"]
     touched, left = set(), set()
-    for scale in (1e-2, 0.1, 1.0, 100.0):
+    for scale in (1e-2, 1.0, 100.0):
         model, reference = both_with_gradients(name, dtype, scale)
         before = state_of_gradients(model)
         classifier = classifier_of(name, model)

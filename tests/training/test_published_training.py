@@ -256,12 +256,12 @@ def gradients(name, sizes, at_once):
         callbacks=[watcher],
         logger=False,
         enable_checkpointing=False,
-        accumulate_grad_batches=shared.turns,
+        accumulate_grad_batches=shared.micro_batches,
         limit_val_batches=0,
     )
     torch.manual_seed(7)
     trainer.fit(build(chosen.recipe.classifier)(model=model, recipe={}), data)
-    return torch.stack(watcher.found), shared.turns
+    return torch.stack(watcher.found), shared.micro_batches
 
 
 @pytest.mark.parametrize("case", ["bcos simple", "standard simple"], indirect=True)

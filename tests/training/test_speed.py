@@ -4,19 +4,21 @@ import functools
 
 import pytest
 import torch
-from lightning import Callback, Trainer
+from lightning import Trainer
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader
 
 import runs
 from bcos_vit import create_model, explain, save_model
 from bcos_vit.config import build, sentences
-from bcos_vit.layers import BcosConv2d, BcosLinear, GroupNorm, LayerNorm
+from bcos_vit.layers import GroupNorm, LayerNorm
+from bcos_vit.layers.maps import Convolution, Dense
 from bcos_vit.training.speed import speed_up
 from toys import deviation, images_for, toy
 
 STEPS = 30
 BCOS, TWIN = "bcos_vitc_ti_patch1_14", "standard_vitc_ti_patch1_14"
+BFLOAT16 = {BCOS: 0.3, TWIN: 0.06}  # measured: 0.097 and 0.016; larger models are nearer to float32
 FAMILIES = pytest.mark.parametrize("name", [BCOS, TWIN])
 
 
@@ -34,13 +36,12 @@ def classifier(name, **speed):
     return made
 
 
-def learn(made, *, steps=STEPS, precision="32-true", watcher=None):
+def learn(made, *, steps=STEPS, precision="32-true"):
     """So many steps on the same batches; the weights after them."""
     images = images_for(made.model, 12)
     items = list(zip(images, torch.arange(12) % 5, strict=True))
     quiet = dict.fromkeys(("logger", "enable_progress_bar", "enable_checkpointing", "enable_model_summary"), False)
-    callbacks = [] if watcher is None else [watcher]
-    trainer = Trainer(accelerator="cpu", max_steps=steps, precision=precision, callbacks=callbacks, **quiet)
+    trainer = Trainer(accelerator="cpu", max_steps=steps, precision=precision, **quiet)
     trainer.fit(made, DataLoader(items, batch_size=4))
     assert trainer.global_step == steps
     return made.model.state_dict()
@@ -89,19 +90,19 @@ def test_checkpointing_is_bitwise_the_same(name):
 
 @FAMILIES
 def test_channels_last_is_the_same_but_for_rounding(name):
-    assert apart(learn(classifier(name, channels_last=True)), name) <= 1e-4  # measured: 2.1e-5
+    assert apart(learn(classifier(name, channels_last=True)), name) <= 1e-4  # measured: 4.9e-6
 
 
 @FAMILIES
 def test_a_fused_optimiser_is_the_same_but_for_rounding(name):
-    assert apart(learn(classifier(name, fused=True)), name) <= 1e-5  # measured: 1.3e-6
+    assert apart(learn(classifier(name, fused=True)), name) <= 1e-5  # measured: 2.1e-6
 
 
 @FAMILIES
 def test_bfloat16_learns_nearly_the_same_in_float32_weights(name):
     found = learn(classifier(name), precision="bf16-mixed")
     assert {tensor.dtype for tensor in found.values()} == {torch.float32}
-    assert 1e-4 < apart(found, name) <= 0.1  # measured: 0.033 and 0.018
+    assert 1e-4 < apart(found, name) <= BFLOAT16[name]
 
 
 @pytest.mark.slow
@@ -112,17 +113,10 @@ def test_a_compiled_model_learns_the_same_but_for_rounding(name):
 
 @pytest.mark.slow
 @FAMILIES
-def test_all_switches_together_learn_nearly_the_same(name):
-    every = dict.fromkeys(("compile", "checkpointing", "channels_last", "fused"), True)
-    found = learn(classifier(name, **every), precision="bf16-mixed")
-    assert {tensor.dtype for tensor in found.values()} == {torch.float32}
-    assert apart(found, name) <= 0.13  # measured: 0.044
-
-
-@pytest.mark.slow
-@FAMILIES
-def test_a_compiled_model_in_bfloat16_learns_nearly_the_same(name):
-    assert apart(learn(classifier(name, compile=True), precision="bf16-mixed"), name) <= 0.13
+@pytest.mark.parametrize("others", [(), ("checkpointing", "channels_last", "fused")], ids=["alone", "all"])
+def test_a_compiled_model_in_bfloat16_learns_nearly_the_same(name, others):
+    made = classifier(name, **dict.fromkeys(("compile", *others), True))
+    assert 1e-4 < apart(learn(made, precision="bf16-mixed"), name) <= BFLOAT16[name]
 
 
 # --- each does something ---
@@ -170,9 +164,8 @@ def test_channels_last_reaches_every_stage_of_the_stem(name, channels_last):
 
 
 def test_channels_last_needs_no_stem():
-    made = build(runs.config("recipe.classifier.schedule=null").recipe.classifier)(
-        model=toy("bcos_vit_digits").train(), recipe={}
-    )
+    model = toy("bcos_vit_digits").train()
+    made = build(runs.config("recipe.classifier.schedule=null").recipe.classifier)(model=model, recipe={})
     speed_up(made, channels_last=True)
     learn(made, steps=1)
 
@@ -180,14 +173,9 @@ def test_channels_last_needs_no_stem():
 @FAMILIES
 @pytest.mark.parametrize("fused", [False, True])
 def test_fused_is_the_optimisers(name, fused):
-    seen = []
-
-    class Fused(Callback):
-        def on_train_start(self, trainer, module):
-            seen.extend(bool(group["fused"]) for group in trainer.optimizers[0].param_groups)
-
-    learn(classifier(name, fused=fused), steps=1, watcher=Fused())
-    assert seen == [fused]
+    made = classifier(name, fused=fused)
+    learn(made, steps=1)
+    assert [bool(group["fused"]) for group in made.trainer.optimizers[0].param_groups] == [fused]
 
 
 def test_an_optimiser_without_a_fused_form_is_refused_in_a_sentence(tmp_path):
@@ -290,16 +278,14 @@ def test_bfloat16_is_for_matrices_and_never_for_norms_or_weights(name, monkeypat
     modules = [m for m in made.model.modules() if isinstance(m, LayerNorm | GroupNorm)]
     norms = [Calls(module) for module in modules]
     ops, of_norms = Dtypes(), []
-    for rule in (BcosLinear, BcosConv2d):
-        made_by = rule.forward.__globals__["Dense" if rule is BcosLinear else "Convolution"]
-        original = made_by.norm
+    for kind in (Dense, Convolution):
 
-        def noted(self, x, original=original):
+        def noted(self, x, original=kind.norm):
             found = original(self, x)
             of_norms.append((x.dtype, found.dtype))
             return found
 
-        monkeypatch.setattr(made_by, "norm", noted)
+        monkeypatch.setattr(kind, "norm", noted)
     with torch.autocast("cpu", torch.bfloat16), ops:
         made.loss(made(images_for(made.model, 4)), torch.arange(4)).backward()
     assert ops.found["mm"] == {torch.bfloat16}
