@@ -27,6 +27,9 @@ WRITE = "from bcos_vit.atomic import write_whole; write_whole({path!r}, bytes(1_
 EXPLAIN = "from bcos_vit.cli.main import main; main({arguments!r})"
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(autouse=True)
 def _files_without_a_name(tmp_path):
     if not has_nameless_files(tmp_path):

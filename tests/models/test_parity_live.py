@@ -45,7 +45,10 @@ def _pair(name: str, depth: int) -> tuple[ViT, nn.Module]:
     return model, reference
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+SINGLE, DOUBLE = torch.float32, pytest.param(torch.float64, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("dtype", [SINGLE, DOUBLE], ids=str)
 @pytest.mark.parametrize(("batch", "size"), [(1, (224, 224)), (2, (96, 160))], ids=["224x224", "96x160"])
 def test_published_models(pair: tuple[ViT, nn.Module], batch: int, size: tuple[int, int], dtype: torch.dtype) -> None:
     model, reference = (m.to(dtype) for m in pair)

@@ -18,6 +18,7 @@ FEW |= {f"{part}/{name}": 1 for part in ("val", "test") for name in "abc"}
 PLAIN = ("recipe.classifier.optimizer._target_=torch.optim.SGD", "trainer.precision=64-true")
 PLAIN += ("data=folder", "data.num_workers=0", "data.train_transform=${data.eval_transform}")
 PLAIN += ("explanations.every=null", "trainer.limit_train_batches=1.0", f"recipe.batch_size={BATCH}")
+PLAIN += ("recipe.classifier.schedule.warmup_steps=1",)
 BCOS = (*PLAIN, "recipe.classifier.optimizer.lr=0.3", "recipe.classifier.clip.clip_factor=1e9")
 TWIN = ("model=standard_vit_digits", *PLAIN, "recipe.classifier.clip.max_norm=1e9")
 TWIN += ("recipe.classifier.optimizer.lr=0.3",)

@@ -133,6 +133,7 @@ def profiled(tmp_path_factory):
     return output, seen
 
 
+@pytest.mark.slow
 def test_ten_batches_are_profiled(profiled):
     output, seen = profiled
     assert len(seen.train) == 10
@@ -140,6 +141,7 @@ def test_ten_batches_are_profiled(profiled):
     assert {p.name for p in output.iterdir()} >= {"profile", "log", "model.safetensors", "report.json"}
 
 
+@pytest.mark.slow
 def test_the_table_names_the_costliest_operations_of_training(profiled):
     (table,) = (profiled[0] / "profile").glob("fit-costs*.txt")
     lines = table.read_text().splitlines()
@@ -152,6 +154,7 @@ def test_the_table_names_the_costliest_operations_of_training(profiled):
     assert rows["BcosLearning"] >= 5 * updates  # every one of its layers
 
 
+@pytest.mark.slow
 def test_traces_can_be_opened(profiled):
     (trace,) = (profiled[0] / "profile").glob("fit-costs*training_step*.json*")
     names = [event.get("name") for event in json.loads(trace.read_text())["traceEvents"]]

@@ -175,6 +175,7 @@ def test_the_head_learns_first_and_early_layers_slowly(tuned):
     assert late["tokens"] == pytest.approx(0.75 * late["block_0"]) == pytest.approx(0.75**5 * late["head"], rel=0.2)
 
 
+@pytest.mark.slow
 def test_it_learns_more_than_from_scratch_in_as_many_steps(parity, tuned, tmp_path):
     _, report, seen = tuned
     words = ("recipe.epochs=1", "recipe.classifier.schedule.warmup_steps=2")
@@ -192,7 +193,7 @@ def test_groups_are_logged_by_name_and_kept(tuned):
     assert [group["name"] for group in kept][::5] == ["tokens", "head"]
 
 
-@pytest.mark.parametrize("lr", [1e-2, 1.0])
+@pytest.mark.parametrize("lr", [1e-2, pytest.param(1.0, marks=pytest.mark.slow)])
 def test_it_does_not_diverge(parity, tmp_path, lr):
     """Ten and a thousand times the recipe's learning rate."""
     seen = Groups()

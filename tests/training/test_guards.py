@@ -134,6 +134,7 @@ def test_an_impossible_tolerance_is_found_before_the_first_picture(tmp_path, tol
         runs.train(f"output={tmp_path / 'run'}", f"+explanations.tolerance={tolerance}")
 
 
+@pytest.mark.slow
 def test_a_multirun_keeps_the_command_of_each_of_its_runs(tmp_path):
     small = [*runs.SMALL, "explanations.every=null"]
     done = runs.command("-m", "seed=3,4", "output=out${seed}", *small, folder=tmp_path)
