@@ -16,8 +16,6 @@ from torchvision.models import ResNet50_Weights
 from bcos_vit.data.folder import Folder
 
 PARTS = {"train": "train", "val": "val", "test": "val"}
-
-
 _ARCHIVES = {"train": archives.parse_train_archive, "val": archives.parse_val_archive}
 
 

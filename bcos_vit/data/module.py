@@ -66,7 +66,7 @@ class DataModule(LightningDataModule):
         Called with ``num_classes``; what it gives mixes a training batch, images (B, 3, H, W) and class numbers (B,)
         -> images and shares of the classes (B, K): ``torchvision.transforms.v2.MixUp``. Draws once a batch.
     train_images
-        Learn from so many images of the training part only, evenly spread; None: from all.
+        Learn from so many images of the training part only, evenly spread; None, or more than there are: from all.
     train_transform, eval_transform
         torchvision v2 transforms of single images, for training and for evaluating any part.
 
@@ -126,7 +126,7 @@ class DataModule(LightningDataModule):
             collate = functools.partial(_checked, mix=self.mix(num_classes=len(self.class_names)))
         part: Any = self._open("train", self.train_transform, never_empty=True)
         if self.train_images is not None:
-            part = Subset(part, evenly(self.train_images, len(part)))
+            part = Subset(part, evenly(min(self.train_images, len(part)), len(part)))
         return self._loader("train", part, self.train_batch_size, collate_fn=collate, shuffle=True)
 
     def val_dataloader(self) -> DataLoader[Any]:

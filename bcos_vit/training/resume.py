@@ -9,8 +9,8 @@ from bcos_vit.models.weights import read_checkpoint
 from bcos_vit.training.classifier import Classifier
 
 KEPT = (
-    *("spec", "recipe.recipe", "recipe.ema", "recipe.data.mix", "recipe.data.train_transform"),
-    "recipe.trainer.max_epochs",
+    *("spec", "recipe.recipe", "recipe.ema", "recipe.data.mix", "recipe.data.train_images"),
+    *("recipe.data.train_transform", "recipe.trainer.max_epochs"),
 )
 """What must be as it was: the optimiser's state belongs to it, and the schedule to a number of steps.
 
@@ -38,7 +38,7 @@ def check_resumable(path: Path, classifier: Classifier) -> int:
     FileNotFoundError
         If there is no such file.
     ValueError
-        If it is no checkpoint, or model, recipe, averaging, mixing, transform or epochs differ.
+        If it is no checkpoint, or model, recipe, averaging, mixing, images, transform or epochs differ.
     """
     content = read_checkpoint(path)
     if missing := {"epoch", "loops", "lr_schedulers", "optimizer_states"} - content.keys():

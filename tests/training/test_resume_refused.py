@@ -54,6 +54,7 @@ def refused(output, checkpoint, sentence, *overrides, kind=ValueError):
         ("data.train_transform.degrees=20", "with data.train_transform.degrees 10, not 20"),
         ("+data.mix={_target_: torchvision.transforms.v2.MixUp, _partial_: true}", "with data.mix None, not {"),
         ("recipe.batch_size=32", "with recipe.batch_size 64, not 32"),
+        ("+data.train_images=8", "with data.train_images None, not 8"),
         ("recipe.classifier.schedule=null", r"with recipe.classifier.schedule \{.*, not None"),
     ],
 )
