@@ -57,7 +57,7 @@ def test_two_processes_train_one_model_and_count_every_image_once(tmp_path):
     root = runs.write_photos(tmp_path / "photos", photos)
     (tmp_path / "work").mkdir()
     done = runs.command(
-        *(*SMALL, "data=folder", f"data.root={root}", "data.batch_size=2", "data.num_workers=0"),
+        *(*SMALL, "data=folder", f"data.root={root}", "recipe.batch_size=4", "data.num_workers=0"),
         *("trainer.devices=2", "+trainer.strategy=ddp", "trainer.log_every_n_steps=1", "ema=0.9", "output=run"),
         folder=tmp_path / "work",
     )
