@@ -30,7 +30,7 @@ PARAMETERS = {
 }
 
 
-@pytest.fixture(scope="module", params=NAMES)
+@pytest.fixture(scope="module", params=[pytest.param(n, marks=pytest.mark.slow) if "_l_" in n else n for n in NAMES])
 def pair(request: pytest.FixtureRequest) -> tuple[ViT, nn.Module]:
     """Ours and the reference, sharing weights. Full size up to S; B and L with two of their blocks."""
     name = request.param

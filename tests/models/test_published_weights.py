@@ -126,7 +126,7 @@ def test_published_names(name: str, release: Loopback, monkeypatch: pytest.Monke
     check(name, release, monkeypatch)
 
 
-@pytest.mark.parametrize("name", LARGE)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if "_l_" in n else n for n in LARGE])
 def test_published_names_with_two_blocks(name: str, release: Loopback, monkeypatch: pytest.MonkeyPatch) -> None:
     check(name, release, monkeypatch, depth=2)
 

@@ -193,7 +193,7 @@ def test_groups_are_logged_by_name_and_kept(tuned):
     assert [group["name"] for group in kept][::5] == ["tokens", "head"]
 
 
-@pytest.mark.parametrize("lr", [1e-2, pytest.param(1.0, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("lr", [pytest.param(1e-2, marks=pytest.mark.slow), 1.0])
 def test_it_does_not_diverge(parity, tmp_path, lr):
     """Ten and a thousand times the recipe's learning rate."""
     seen = Groups()
