@@ -106,7 +106,6 @@ class DataModule(LightningDataModule):
         self.train_transform = train_transform
         self.eval_transform = eval_transform
         self._parts: dict[str, Part] = {}
-        self._damaged: dict[str, Tensor] = {}
         self._readable: dict[str, Readable] = {}
 
     def part(self, split: str) -> Part:
@@ -167,7 +166,9 @@ class DataModule(LightningDataModule):
 
     def damaged(self, split: str) -> Tensor:
         """Which images of a part could not be read so far by this process and those that load for it, (N,) bool."""
-        return self._damaged[split] if split in self._damaged else torch.zeros(len(self.part(split)), dtype=torch.bool)
+        if split in self._readable:
+            return self._readable[split].damaged
+        return torch.zeros(len(self.part(split)), dtype=torch.bool)
 
     def skipped(self, split: str) -> list[int]:
         """Which images of a part were left out so far, on any process; to be called by all processes alike."""
@@ -189,8 +190,8 @@ class DataModule(LightningDataModule):
         part = self.dataset(split=split, transform=transform)
         if self.corrupt == "raise":
             return part
-        none = torch.zeros(len(part), dtype=torch.bool)
-        damaged = self._damaged.setdefault(split, none.share_memory_())
+        known = self._readable.get(split)  # the same files, with other transforms
+        damaged = torch.zeros(len(part), dtype=torch.bool).share_memory_() if known is None else known.damaged
         self._readable[split] = Readable(part, damaged, never_empty=never_empty)
         return self._readable[split]
 
