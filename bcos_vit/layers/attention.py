@@ -6,11 +6,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bcos_vit.layers.mode import freeze
+from bcos_vit.layers.mode import is_frozen
 from bcos_vit.layers.position import Rotation, rotate
 
 PRIOR_STD = 1.0
 """Spread of a learned prior's start: at zero all tokens attend alike, and no position is told from another."""
+
+
+def attend(q: Tensor, k: Tensor, prior: Tensor | None) -> Tensor:
+    """``softmax(q k^T / sqrt(d) + prior)``: (B, H, N, d) twice -> (B, H, N, N), in one piece of memory."""
+    scores = (q * q.shape[-1] ** -0.5) @ k.mT
+    if prior is not None:
+        scores += prior
+    return torch.softmax(scores, -1, out=scores)
 
 
 class Attention(nn.Module):
@@ -45,12 +53,14 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, turn: Rotation | None = None) -> Tensor:
         x = self.norm(x)
-        q, k = (self._split(t) for t in self.query_key(x).chunk(2, dim=-1))
-        q, k = freeze(q), freeze(k)
-        if turn is not None:
-            q, k = rotate(q, turn), rotate(k, turn)
-        prior = None if self.prior is None else freeze(self.prior).to(q.dtype)
-        mixed = F.scaled_dot_product_attention(q, k, self._split(self.value(x)), attn_mask=prior)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not is_frozen()):  # no graph of what is constant
+            q, k = (self._split(t) for t in self.query_key(x).chunk(2, dim=-1))
+            if turn is not None:
+                q, k = rotate(q, turn), rotate(k, turn)
+            prior = None if self.prior is None else self.prior.to(q.dtype)
+            matrix = attend(q, k, prior) if is_frozen() else None
+        v = self._split(self.value(x))
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=prior) if matrix is None else matrix @ v
         return self.project(mixed.transpose(1, 2).flatten(2))
 
     def _split(self, t: Tensor) -> Tensor:

@@ -1,13 +1,13 @@
-"""The B-cos transform, linear and convolutional: ``y = |cos(x, w)|^(B-1) * w.x`` with rows ``w`` of unit norm.
+"""The B-cos transform, linear and convolutional: ``y = |cos(x, w)|^(B-1) * w.x / |w|``, with one norm |w| a row.
 
 M. Boehle, M. Fritz, B. Schiele, "B-cos Networks", CVPR 2022, arXiv 2205.10268; stabilising terms as in
-the B-cos v2 release. There are two rules for one forward pass:
+the B-cos v2 release. The rows stay as they are and the result is divided by their norms, for a normalised copy of the
+weights would cost more than the rest of the layer. There are two rules for one forward pass:
 
 * *learning*: an autograd function whose backward is the closed form of the true gradient, in as few passes over
   memory as it takes. Differentiated again, it works from its inputs, not from what it stored.
-* *explaining* (inside :func:`~bcos_vit.layers.mode.frozen`): ordinary tensor operations in which |cos| and the norm
-  are frozen, so that autograd prunes the weights' gradients when only the image's are asked for, and can
-  differentiate again.
+* *explaining* (inside :func:`~bcos_vit.layers.mode.frozen`): ordinary tensor operations in which |cos| and both norms
+  are frozen, so that backward is the stored scale and then the weight, and can be differentiated again.
 
 MaxOut (M > 1): unit o answers with the largest of rows ``o*M ... o*M+M-1``; the winner is a constant by nature.
 """
@@ -18,20 +18,22 @@ import math
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bcos_vit.layers.maps import Convolution, Dense, Map
-from bcos_vit.layers.mode import at_least_float32, freeze, is_autocast, is_frozen
+from bcos_vit.layers.mode import fixed, freeze, is_autocast, is_frozen
 
 COSINE_EPS = 1e-6
 """Added to |cos| before a power other than 1, so that its slope stays finite at zero (as published)."""
 
 
-def cosine_power(l: Tensor, n: Tensor, b: float) -> Tensor:
-    """The dynamic scale ``|cos|^(B-1)`` with ``cos = l / n``; at B = 2 without the stabilising term."""
+def cosine_power(l: Tensor, n: Tensor, r: Tensor, b: float) -> Tensor:
+    """The dynamic scale ``|cos|^(B-1) / r`` with ``cos = l / (n r)``; at B = 2 without the stabilising term.
+
+    ``l`` are products with rows of norm ``r``, ``n`` the norms of the input.
+    """
     cos = l.abs().to(n.dtype).div_(n)  # in place, since fresh memory costs more than arithmetic
-    return (cos if b == 2 else cos.add_(COSINE_EPS).pow_(b - 1)).to(l.dtype)
+    return (cos.div_(r * r) if b == 2 else cos.div_(r).add_(COSINE_EPS).pow_(b - 1).div_(r)).to(l.dtype)
 
 
 def strongest(l: Tensor, axis: int, max_out: int) -> tuple[Tensor, Tensor]:
@@ -40,27 +42,37 @@ def strongest(l: Tensor, axis: int, max_out: int) -> tuple[Tensor, Tensor]:
     return l.unflatten(axis, (-1, max_out)).max(axis + 1)
 
 
+def to_winners(dl: Tensor, winner: Tensor, axis: int, max_out: int) -> Tensor:
+    """The transpose of :func:`strongest`: gradients of the units, to the rows that won."""
+    axis %= dl.dim()
+    shape = (*dl.shape[: axis + 1], max_out, *dl.shape[axis + 1 :])
+    spread = dl.new_zeros(shape).scatter(axis + 1, winner.unsqueeze(axis + 1), dl.unsqueeze(axis + 1))
+    return spread.flatten(axis, axis + 1)
+
+
 def aligned(x: Tensor, w: Tensor, linear: Map, max_out: int) -> tuple[Tensor, ...]:
-    """``l = w.x`` after MaxOut, the norm of the input, and with MaxOut the winners' numbers."""
-    l = linear(x, w)
+    """``l = w.x``, the norms of input and rows, and with MaxOut (whose ``l`` is that of unit rows) who won."""
+    l, n, r = linear(x, w.to(x.dtype)), linear.norm(x), linear.row_norm(w)
     if max_out == 1:
-        return l, linear.norm(x)
-    l, winner = strongest(l, linear.axis, max_out)
-    return l, linear.norm(x), winner
+        return l, n, r
+    l, winner = strongest(l.div(r).to(l.dtype), linear.axis, max_out)
+    return l, n, r, winner
 
 
 class BcosLearning(torch.autograd.Function):
-    """Closed-form gradient of the B-cos transform by its input and its unit-norm weight.
+    """Closed-form gradient of the B-cos transform by its input and its weight.
 
-    With ``s = |cos|^(B-1)`` and ``e = l ds/dl``: ``dy/dl = s + e`` and ``dy/dn = -e l / n``; at B = 2, ``e = s``.
+    With ``p = |cos|^(B-1)`` and ``q = cos dp/dcos``: ``dy/dl = (p + q) / r`` and ``dy/dn = -q l / (n r)``; at B = 2,
+    ``p = q``. The part of a row's gradient along the row goes, for the row's length does not matter.
     """
 
     generate_vmap_rule = True
 
     @staticmethod
     def forward(x: Tensor, w: Tensor, linear: Map, b: float, max_out: int) -> tuple[Tensor, ...]:
-        l, n, *winner = aligned(x, w, linear, max_out)
-        return cosine_power(l, linear.per_unit(n, l.shape[linear.axis]), b).mul_(l), l, n, *winner
+        l, n, r, *winner = aligned(x, w, linear, max_out)
+        unit = r if max_out == 1 else torch.ones_like(r[:1])
+        return cosine_power(l, linear.per_unit(n, l.shape[linear.axis]), unit, b).mul_(l), l, n, r, *winner
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -74,49 +86,45 @@ class BcosLearning(torch.autograd.Function):
         if g is None:
             return None, None, None, None, None
         linear, b, max_out = ctx.linear, ctx.b, ctx.max_out
-        x, w, l, n, *winner = ctx.saved_tensors
+        x, w, l, n, r, *winner = ctx.saved_tensors
         if torch.is_grad_enabled():  # to be differentiated again: what forward stored would hide from the tape
-            l, n, *winner = aligned(x, w, linear, max_out)
-        cos = l.abs().to(n.dtype).div_(linear.per_unit(n, l.shape[linear.axis]))
+            l, n, r, *winner = aligned(x, w, linear, max_out)
+        unit = r if max_out == 1 else torch.ones_like(r[:1])
+        cos = l.abs().to(n.dtype).div_(linear.per_unit(n, l.shape[linear.axis])).div_(unit)
         if b == 2:
-            slope = g * cos  # fresh: of several gradients at once (vmap), cos is but one
-            dl = 2 * slope
+            dl = g * cos.mul_(2 / unit)  # fresh: of several gradients at once (vmap), cos is but one
+            dn = linear.sum_units(dl * l) / -2
         else:
-            slope = g * ((b - 1) * (cos + COSINE_EPS).pow(b - 2) * cos)
-            dl = slope + g * (cos + COSINE_EPS).pow(b - 1)
+            slope = g * ((b - 1) * (cos + COSINE_EPS).pow(b - 2) * cos / unit)
+            dl = slope + g * ((cos + COSINE_EPS).pow(b - 1) / unit)
+            dn = -linear.sum_units(slope * l)
         dl = dl.to(g.dtype)
-        if max_out > 1:
-            axis = linear.axis % l.dim() + 1
-            full = dl.new_zeros(*l.shape[:axis], max_out, *l.shape[axis:])
-            dl = full.scatter(axis, winner[0].unsqueeze(axis), dl.unsqueeze(axis)).flatten(axis - 1, axis)
+        if winner:
+            dl = (to_winners(dl, winner[0], linear.axis, max_out) / r).to(g.dtype)
         dx = dw = None
         if ctx.needs_input_grad[0]:
-            dn = -linear.sum_units(slope * l) / n
-            dx = linear.add_norm_gradient(linear.input_gradient(dl, x, w), dn / n, x)  # dn/dx = x / n
+            dx = linear.input_gradient(dl, x.shape, w.to(x.dtype))
+            dx = linear.add_norm_gradient(dx, dn / (n * n), x)  # dn/dx = x / n
         if ctx.needs_input_grad[1]:
-            dw = linear.weight_gradient(dl, x, w)
+            dw = linear.weight_gradient(dl, x, w).to(w.dtype)
+            across = (-1, *[1] * (w.dim() - 1))
+            along = (dw * w).flatten(1).sum(1) / r.flatten().square()
+            dw = dw.addcmul(w, -along.to(w.dtype).view(across))
         return dx, dw, None, None, None
 
 
 def bcos_transform(x: Tensor, weight: Tensor, linear: Map, b: float, max_out: int) -> Tensor:
-    """Apply the transform with ``weight`` (raw rows; normalised here, once a call) in the mode that is on."""
-    rows = weight.flatten(1).to(at_least_float32(weight.dtype))
-    w = F.normalize(rows, dim=1).view_as(weight)
-    dtype = weight.dtype
-    if is_autocast(x):
+    """Apply the transform with ``weight`` (raw rows) in the mode that is on."""
+    if is_autocast(x) and x.dtype != torch.float64:
         # Cast here, since torch.amp.custom_fwd does not work with setup_context.
-        dtype = torch.get_autocast_dtype(x.device.type) if x.dtype != torch.float64 else x.dtype
-        x = x.to(dtype)
-    w = w.to(dtype)
-    if not is_frozen() and b != 1:
-        return BcosLearning.apply(x, w, linear, b, max_out)[0]
-    l = linear(x, w)
-    if max_out > 1:
-        l, _ = strongest(l, linear.axis, max_out)
-    if b == 1:
-        return l
-    n = linear.per_unit(linear.norm(freeze(x)), l.shape[linear.axis])
-    return l * cosine_power(freeze(l), n, b)
+        x = x.to(torch.get_autocast_dtype(x.device.type))
+    if not is_frozen():
+        learning = BcosLearning.apply if torch.is_grad_enabled() else BcosLearning.forward
+        y: Tensor = learning(x, weight, linear, b, max_out)[0]
+        return y
+    l, n, r, *winner = aligned(x, fixed(weight), linear, max_out)
+    n = linear.per_unit(freeze(n), l.shape[linear.axis])
+    return l.mul_(cosine_power(freeze(l), n, freeze(r) if max_out == 1 else torch.ones_like(r[:1]), b))
 
 
 def _check(b: float, **counts: int | tuple[int, int]) -> None:

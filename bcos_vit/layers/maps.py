@@ -10,9 +10,13 @@ from typing import NamedTuple, Protocol
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.grad import conv2d_input, conv2d_weight
+from torch.nn.grad import conv2d_weight
 
 from bcos_vit.layers.mode import at_least_float32
+
+
+ROW_EPS = 1e-12
+"""Below which a row counts as having this norm, so that a row of zeros answers with zero."""
 
 
 class Map(Protocol):
@@ -22,7 +26,8 @@ class Map(Protocol):
     def axis(self) -> int: ...
     def __call__(self, x: Tensor, w: Tensor) -> Tensor: ...
     def norm(self, x: Tensor) -> Tensor: ...
-    def input_gradient(self, g: Tensor, x: Tensor, w: Tensor) -> Tensor: ...
+    def row_norm(self, w: Tensor) -> Tensor: ...
+    def input_gradient(self, g: Tensor, shape: torch.Size, w: Tensor) -> Tensor: ...
     def weight_gradient(self, g: Tensor, x: Tensor, w: Tensor) -> Tensor: ...
     def add_norm_gradient(self, dx: Tensor, g: Tensor, x: Tensor) -> Tensor: ...
     def per_unit(self, n: Tensor, units: int) -> Tensor: ...
@@ -40,7 +45,10 @@ class Dense(NamedTuple):
     def norm(self, x: Tensor) -> Tensor:
         return torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=at_least_float32(x.dtype)) + 1e-12
 
-    def input_gradient(self, g: Tensor, x: Tensor, w: Tensor) -> Tensor:
+    def row_norm(self, w: Tensor) -> Tensor:
+        return torch.linalg.vector_norm(w, dim=1, dtype=at_least_float32(w.dtype)).clamp_min(ROW_EPS)
+
+    def input_gradient(self, g: Tensor, shape: torch.Size, w: Tensor) -> Tensor:
         return g @ w
 
     def weight_gradient(self, g: Tensor, x: Tensor, w: Tensor) -> Tensor:
@@ -78,15 +86,19 @@ class Convolution(NamedTuple):
             sums = F.conv2d(squares, self._ones(squares), None, self.stride, self.padding, 1, self.groups)
         return (sums + 1e-6).sqrt()
 
-    def input_gradient(self, g: Tensor, x: Tensor, w: Tensor) -> Tensor:
-        return conv2d_input(x.shape, w, g, self.stride, self.padding, 1, self.groups)
+    def row_norm(self, w: Tensor) -> Tensor:
+        return Dense().row_norm(w.flatten(1))[:, None, None]
+
+    def input_gradient(self, g: Tensor, shape: torch.Size, w: Tensor) -> Tensor:
+        geometry = zip(shape[-2:], g.shape[-2:], self.stride, self.padding, self.kernel, strict=True)
+        rest = tuple(size - ((out - 1) * step - 2 * pad + side) for size, out, step, pad, side in geometry)
+        return F.conv_transpose2d(g, w, None, self.stride, self.padding, rest, self.groups)
 
     def weight_gradient(self, g: Tensor, x: Tensor, w: Tensor) -> Tensor:
         return conv2d_weight(x, w.shape, g, self.stride, self.padding, 1, self.groups)
 
     def add_norm_gradient(self, dx: Tensor, g: Tensor, x: Tensor) -> Tensor:
-        shape = (x.shape[0], self.groups, *x.shape[2:])
-        spread = conv2d_input(shape, self._ones(g), g, self.stride, self.padding, 1, self.groups)
+        spread = self.input_gradient(g, x.shape, self._ones(g))
         return dx.addcmul(x, self.per_unit(spread, x.shape[1]).to(x.dtype))
 
     def per_unit(self, n: Tensor, units: int) -> Tensor:

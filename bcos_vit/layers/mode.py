@@ -61,6 +61,11 @@ def constant(name: str, term: Tensor) -> Tensor:
     return term if _mode.recorder is None else _mode.recorder.record(name, term)
 
 
+def fixed(weight: Tensor) -> Tensor:
+    """While a linear map is collapsed nobody asks for a weight's gradient: without it, nothing is kept for it."""
+    return weight if _mode.recorder is None else weight.detach()
+
+
 @contextmanager
 def frozen() -> Iterator[None]:
     """Hold every dynamic weight still: gradients inside are rows of the linear map. Re-entrant and per thread.

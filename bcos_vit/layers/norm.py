@@ -6,18 +6,62 @@ the result has the dtype of the input, under autocast too, in both modes.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bcos_vit.layers.mode import at_least_float32, freeze, is_frozen
+from bcos_vit.layers.mode import at_least_float32, fixed, is_frozen
 
 
-def standardise(x: Tensor, axes: tuple[int, ...], eps: float) -> Tensor:
-    """``(x - mean) / sqrt(var + eps)`` over ``axes``, with the variance frozen while explaining."""
-    wide = x.to(at_least_float32(x.dtype))
-    var, mean = torch.var_mean(wide, axes, correction=0, keepdim=True)
-    return (wide - mean) * torch.rsqrt(freeze(var) + eps)
+class FrozenNorm(torch.autograd.Function):
+    """``weight * (x - mean) / sqrt(var + eps)`` with the variance held still: a linear map and its transpose.
+
+    Layer norm over the last axis with ``groups`` None and ``weight`` (D,), else group norm of (B, C, H, W) with
+    ``weight`` (C, 1, 1). Both come from torch's own kernels, which hand out their statistics.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, weight: Tensor, groups: int | None, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+        if groups is None:
+            y, mean, rstd = torch.native_layer_norm(x, weight.shape, weight, None, eps)
+            return y, mean, rstd
+        batch, channels, height, width = x.shape
+        flat = weight.flatten()
+        y, mean, rstd = torch.native_group_norm(x, flat, None, batch, channels, height * width, groups, eps)
+        return y, mean.unsqueeze(-1), rstd.unsqueeze(-1)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        x, weight, _, _ = inputs
+        _, mean, rstd = output
+        ctx.mark_non_differentiable(mean, rstd)
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(weight, rstd, *((x, mean) if ctx.needs_input_grad[1] else ()))
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
+        if g is None:
+            return None, None, None, None
+        weight, rstd, *inputs = ctx.saved_tensors
+        rows = (*rstd.shape[:-1], -1)  # each with statistics of its own
+        h = (g * weight).reshape(rows)
+        dx = ((h - h.mean(-1, keepdim=True)) * rstd).view_as(g) if ctx.needs_input_grad[0] else None
+        if not inputs:
+            return dx, None, None, None
+        x, mean = inputs
+        standard = ((x.reshape(rows) - mean) * rstd).view_as(x)
+        return dx, (g * standard).sum_to_size(weight.shape), None, None
+
+
+def frozen_norm(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int | None, eps: float) -> Tensor:
+    """The norm while explaining, computed in float32 at least; ``weight`` and ``bias`` spread over ``x``."""
+    wide = at_least_float32(x.dtype)
+    y: Tensor = FrozenNorm.apply(x.to(wide), fixed(weight).to(wide), groups, eps)[0]
+    return (y if bias is None else y + bias).to(x.dtype)
 
 
 class LayerNorm(nn.LayerNorm):
@@ -27,10 +71,9 @@ class LayerNorm(nn.LayerNorm):
         super().__init__(width, eps=eps, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        if not is_frozen():
-            return F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps).to(x.dtype)
-        y = standardise(x, (-1,), self.eps) * self.weight
-        return (y if self.bias is None else y + self.bias).to(x.dtype)
+        if is_frozen():
+            return frozen_norm(x, self.weight, self.bias, None, self.eps)
+        return F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps).to(x.dtype)
 
 
 class GroupNorm(nn.GroupNorm):
@@ -42,8 +85,7 @@ class GroupNorm(nn.GroupNorm):
             self.register_parameter("bias", None)  # torch's own bias= argument is too new to lean on
 
     def forward(self, x: Tensor) -> Tensor:
-        if not is_frozen():
-            return F.group_norm(x, self.num_groups, self.weight, self.bias, self.eps).to(x.dtype)
-        grouped = x.unflatten(1, (self.num_groups, -1))
-        y = standardise(grouped, (2, 3, 4), self.eps).flatten(1, 2) * self.weight[:, None, None]
-        return (y if self.bias is None else y + self.bias[:, None, None]).to(x.dtype)
+        if is_frozen():
+            bias = None if self.bias is None else self.bias[:, None, None]
+            return frozen_norm(x, self.weight[:, None, None], bias, self.num_groups, self.eps)
+        return F.group_norm(x, self.num_groups, self.weight, self.bias, self.eps).to(x.dtype)
