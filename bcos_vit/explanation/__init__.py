@@ -3,6 +3,19 @@
 from bcos_vit.explanation.inherent import explain
 from bcos_vit.explanation.linear_map import LinearMap, collapse
 from bcos_vit.explanation.result import Explanation, LedgerError
-from bcos_vit.explanation.targets import Contrast, TopK
+from bcos_vit.explanation.stages import Anatomy, anatomy
+from bcos_vit.explanation.targets import Combination, Contrast, TopK, Unit
 
-__all__ = ["Contrast", "Explanation", "LedgerError", "LinearMap", "TopK", "collapse", "explain"]
+__all__ = [
+    "Anatomy",
+    "Combination",
+    "Contrast",
+    "Explanation",
+    "LedgerError",
+    "LinearMap",
+    "TopK",
+    "Unit",
+    "anatomy",
+    "collapse",
+    "explain",
+]

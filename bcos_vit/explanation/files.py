@@ -20,21 +20,20 @@ SUFFIX = ".safetensors"
 def write(
     path: str | os.PathLike[str],
     tensors: dict[str, Tensor],
-    method: str,
-    cost: float,
+    words: Mapping[str, str | float],
     about: Mapping[str, str] | None = None,
 ) -> None:
-    """Write an explanation's tensors, method and cost; ``ValueError`` for another suffix, ``OSError`` if it fails."""
+    """Write an explanation's tensors and words; ``ValueError`` for another suffix, ``OSError`` if it fails."""
     if Path(path).suffix != SUFFIX:
         raise ValueError(f"explanations are saved as {SUFFIX}, found {os.fspath(path)}")
     # Copies, since fields may share memory, which the format cannot express; it sorts them, hence the list of fields.
     copies = {name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}
-    metadata = {"format": FORMAT, "method": method, "cost": repr(cost), "fields": json.dumps(list(tensors))}
+    metadata = {"format": FORMAT, "fields": json.dumps(list(tensors))} | {n: str(word) for n, word in words.items()}
     write_whole(path, serialise(copies, {**(about or {}), **metadata}))
 
 
-def read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], str, float]:
-    """Tensors, method and cost of a file of :func:`write`; ``ValueError`` for any other file."""
+def read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and words of a file of :func:`write`; ``ValueError`` for any other file."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"there is no explanation file {os.fspath(path)}")
     try:
@@ -43,6 +42,6 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], str, float]:
             if metadata.get("format") != FORMAT:
                 raise ValueError(f"{os.fspath(path)} holds no explanation: its format is {metadata.get('format')!r}")
             tensors = {name: file.get_tensor(name) for name in json.loads(metadata["fields"])}
-            return tensors, metadata["method"], float(metadata["cost"])
+            return tensors, metadata
     except (SafetensorError, KeyError, json.JSONDecodeError) as error:
         raise ValueError(f"{os.fspath(path)} is not a whole safetensors file of an explanation: {error}") from error

@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
 
-from bcos_vit.explanation.linear_map import LinearMap, collapse
-from bcos_vit.explanation.result import Explanation
-from bcos_vit.explanation.targets import Resolved, Target, resolve
+from bcos_vit import checks
+from bcos_vit.explanation.linear_map import LinearMap, Row, collapse
+from bcos_vit.explanation.result import IMAGE, Explanation
+from bcos_vit.explanation.targets import LOGIT, Resolved, Target, Unit, check_batch, part, resolve
 from bcos_vit.layers.mode import at_least_float32
 
+MEMORY = 2**30
+"""Bytes that the graph of one forward pass may take, unless :func:`explain` is told otherwise."""
+FIRST = 8 * 224 * 224
+"""Pixels of the first forward pass, from which the need of the others is known: eight images of the usual size."""
 
-def explain(model: nn.Module, images: Tensor, target: Target = None, *, check_values: bool = True) -> Explanation:
+
+def explain(
+    model: nn.Module,
+    images: Tensor,
+    target: Target = None,
+    *,
+    at: str | None = None,
+    check_values: bool = True,
+    memory: int = MEMORY,
+) -> Explanation:
     """Explain predictions exactly: one forward pass, and one input-only backward pass per target.
 
     >>> import bcos_vit
@@ -24,6 +43,8 @@ def explain(model: nn.Module, images: Tensor, target: Target = None, *, check_va
     True
     >>> bcos_vit.explain(model, e.images, bcos_vit.TopK(3)).target.shape
     torch.Size([4, 3])
+    >>> bcos_vit.explain(model, e.images, at="blocks.0").check().contributions.shape  # a token each
+    torch.Size([4, 4, 4])
 
     Parameters
     ----------
@@ -32,10 +53,15 @@ def explain(model: nn.Module, images: Tensor, target: Target = None, *, check_va
     images
         (B, 3, H, W) RGB in [0, 1].
     target
-        None for the predicted class, a class number, (B,) or (B, T) class numbers, :class:`TopK` or
-        :class:`Contrast`.
+        None for the predicted class, a class number, (B,) or (B, T) class numbers, :class:`TopK`, :class:`Contrast`,
+        :class:`Combination`, or a :class:`Unit` inside the network.
+    at
+        A stage, ``"tokens"`` or ``"blocks.0"``, ...: what its tokens contribute, (B, h, w), instead of the pixels.
     check_values
         Look for NaN and values outside [0, 1] first.
+    memory
+        Bytes. As many images at once as keep the graph of a forward pass below it, at least one; beyond the first
+        (eight of 224 x 224), whose need is measured. The explanations themselves come on top.
 
     Returns
     -------
@@ -45,31 +71,91 @@ def explain(model: nn.Module, images: Tensor, target: Target = None, *, check_va
     Raises
     ------
     TypeError, ValueError
-        In a sentence, for a model that has no linear map, or images or a target that do not fit.
+        In a sentence, for a model that has no linear map, or images, a target or a stage that do not fit.
     """
-    linear_map = collapse(model, images, check_values=check_values)
+    if memory <= 0:
+        raise ValueError(f"memory must be a number of bytes above 0, found {memory}")
+    checks.require_float(images, "images")
+    stages = at is not None or isinstance(target, Unit)
+    at_once, done, parts = max(1, FIRST // max(1, math.prod(images.shape[-2:]))), 0, []
+    while not parts or done < len(images):
+        rows = slice(done, done + at_once)
+        with _kept(model) if rows.stop < len(images) else nullcontext({}) as kept:
+            linear_map = collapse(model, images[rows], check_values=check_values, stages=stages)
+        check_batch(target, len(images))
+        parts.append(_explain(linear_map, images[rows], part(target, len(images), rows), at))
+        del linear_map  # and with it the graph, before there is another
+        done, at_once = rows.stop, max(1, memory * at_once // max(1, sum(kept.values())))
+    return parts[0] if len(parts) == 1 else Explanation.join(parts)
+
+
+def _explain(linear_map: LinearMap, images: Tensor, target: Target, at: str | None) -> Explanation:
     with torch.inference_mode(False), torch.no_grad():  # ordinary tensors, wherever the caller is
-        resolved = resolve(target, linear_map.logits)
         shown = images.detach().clone()  # the caller may use the memory again
-        parts = [_explain_one(linear_map, shown, single) for single in resolved.singles()]
-        return Explanation.stack(parts) if resolved.several else parts[0]
+        if isinstance(target, Unit):
+            return _explain_unit(linear_map, shown, target, at)
+        resolved = resolve(target, linear_map.logits)
+        row = linear_map.row_of(resolved.coefficients, at, keep_graph=False)
+        return explain_row(linear_map, shown, resolved, row, at)
 
 
-def _explain_one(linear_map: LinearMap, images: Tensor, target: Resolved) -> Explanation:
-    coefficients = target.coefficients(linear_map.logits)
-    weights, constants = linear_map.row_of(coefficients)
-    wide = at_least_float32(weights.dtype)
-    terms = coefficients * linear_map.logits
-    logit = terms.sum(1)
+def explain_row(linear_map: LinearMap, images: Tensor, target: Resolved, row: Row, at: str | None) -> Explanation:
+    """The explanation of ``images`` that a row of their map makes."""
+    several = target.classes.dim() == 2
+    terms = target.coefficients * (linear_map.logits.unsqueeze(1) if several else linear_map.logits)
+    logit = terms.sum(-1)
+    source = linear_map.encoded if at is None else linear_map.grid(linear_map.tokens(at))
+    weights = row.weights if at is None else linear_map.grid(row.weights)
     return Explanation(
         images=images,
         target=target.classes,
         against=target.against,
         logit=logit,
-        probability=logit.sigmoid() if target.against is None else None,
-        contributions=(weights.to(wide) * linear_map.encoded.to(wide)).sum(1),
-        magnitude=terms.abs().sum(1),
-        constants=constants,
+        probability=logit.sigmoid() if target.against is None and target.of == LOGIT else None,
+        contributions=_contributions(weights, source.unsqueeze(1) if several else source),
+        magnitude=terms.abs().sum(-1),
+        constants=row.constants,
         weights=weights,
-        cost=2.0,
+        cost=2.0 if not several else 1.0 + target.classes.shape[1],
+        of=target.of,
+        at=IMAGE if at is None else at,
     )
+
+
+def _explain_unit(linear_map: LinearMap, images: Tensor, unit: Unit, at: str | None) -> Explanation:
+    if at is not None:
+        raise ValueError(f"a unit is explained by the image, not at a stage: leave out at={at!r}")
+    value, row = linear_map.unit(unit)
+    contributions = _contributions(row.weights, linear_map.encoded)
+    return Explanation(
+        images=images,
+        target=torch.full((len(images),), unit.channel, device=images.device),
+        logit=value,
+        contributions=contributions,
+        magnitude=contributions.abs().sum((-2, -1)),  # a channel may well be a small difference of large parts
+        constants=row.constants,
+        weights=row.weights,
+        cost=2.0,
+        of=str(unit),
+    )
+
+
+def _contributions(weights: Tensor, source: Tensor) -> Tensor:
+    wide = at_least_float32(weights.dtype)
+    return (weights.to(wide) * source.to(wide)).sum(-3)
+
+
+@contextmanager
+def _kept(model: nn.Module) -> Iterator[dict[int, int]]:
+    """Where in memory, and how much of it, forward keeps for backward besides the weights."""
+    weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    kept: dict[int, int] = {}
+
+    def keep(t: Tensor) -> Tensor:
+        storage = t.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return t
+
+    with saved_tensors_hooks(keep, lambda t: t):
+        yield kept

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from bcos_vit.explanation import colour, files, plot
+from bcos_vit.explanation.targets import LOGIT
 from bcos_vit.layers.mode import at_least_float32
 
 if TYPE_CHECKING:
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
 
 TOLERANCES = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 2e-2}
 """Largest relative residual that :meth:`Explanation.check` accepts, by the precision of the logits."""
+
+
+IMAGE = "image"
+"""What :attr:`Explanation.at` says where contributions are those of the pixels."""
 
 
 class LedgerError(ArithmeticError):
@@ -52,13 +57,13 @@ class Explanation:
     images: Tensor
     """(B, 3, H, W) RGB in [0, 1], what was explained."""
     target: Tensor
-    """(B,) class numbers."""
+    """(B,) class numbers; the channel of a unit, and of any sum of logits the class with the largest coefficient."""
     logit: Tensor
     """(B,), bias included; for a contrast the difference of two."""
     contributions: Tensor
     """(B, H, W), signed: what each pixel adds to the logit."""
     probability: Tensor | None = None
-    """(B,) in [0, 1]; None for a contrast."""
+    """(B,) in [0, 1]; None where more or less than one logit is explained."""
     constants: dict[str, Tensor] = field(default_factory=dict)
     """Name -> (B,): what was added and is not the image. Only terms that exist, of "position" and "bias"."""
     weights: Tensor | None = None
@@ -72,6 +77,10 @@ class Explanation:
     method: str = "inherent"
     cost: float = 0.0
     """In forward passes of the model per batch; an input-only backward pass counts as one."""
+    of: str = LOGIT
+    """What ``logit`` is: "logit", or which sum of logits or inner value (then ``target`` is its channel)."""
+    at: str = IMAGE
+    """Whose contributions these are: "image", or the stage whose tokens they belong to, (B, h, w)."""
 
     @property
     def image(self) -> Tensor:
@@ -134,8 +143,9 @@ class Explanation:
         ValueError
             For a method without rows, or an argument out of range.
         """
-        if self.weights is None:
-            raise ValueError(f"method {self.method!r} has no rows to colour: show its contributions instead")
+        if self.weights is None or self.at != IMAGE:
+            whose = f"method {self.method!r} has no rows" if self.weights is None else f"rows at {self.at!r} have no pixels"
+            raise ValueError(f"{whose} to colour: show the contributions instead")
         return colour.render(self.weights, self.contributions, smooth, percentile)
 
     def plot(
@@ -156,15 +166,15 @@ class Explanation:
 
     def save(self, path: str | os.PathLike[str], *, about: Mapping[str, str] | None = None) -> None:
         """Write every field to a ``.safetensors`` file, whole or not at all; ``about`` is kept in its metadata."""
-        files.write(path, self._fields(), self.method, self.cost, about)
+        files.write(path, self._fields(), self._words(), about)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Explanation:
         """Read what :meth:`save` wrote; ``ValueError`` in a sentence for any other file."""
-        fields, method, cost = files.read(path)
+        fields, words = files.read(path)
         try:
-            return cls._of(fields, method, cost)
-        except TypeError as error:
+            return cls._of(fields, {**words, "cost": float(words["cost"])})
+        except (TypeError, KeyError, ValueError) as error:
             raise ValueError(f"{os.fspath(path)} does not hold a whole explanation: {error}") from error
 
     def numpy(self) -> dict[str, np.ndarray]:
@@ -183,16 +193,14 @@ class Explanation:
             raise TypeError("every image has one target only: there are no others to choose from")
         axis = self.images.dim() - 3
         fields = {n: t if n == "images" else t.select(axis, number) for n, t in self._fields().items()}
-        return self._of(fields, self.method, self.cost)
+        return self._of(fields, self._words())
 
     @classmethod
-    def stack(cls, parts: Sequence[Explanation]) -> Explanation:
-        """Explanations of the same batch for T targets as one, with the target axis after B."""
-        first, columns = parts[0], [part._fields() for part in parts]
-        names = [name for name in columns[0] if name != "images"]
-        fields = {name: torch.stack([column[name] for column in columns], dim=1) for name in names}
-        cost = 1 + sum(part.cost - 1 for part in parts)  # the forward pass is shared
-        return cls._of(fields | {"images": first.images}, first.method, cost)
+    def join(cls, parts: Sequence[Explanation]) -> Explanation:
+        """Explanations of parts of a batch as one of the batch."""
+        columns = [part._fields() for part in parts]
+        fields = {name: torch.cat([column[name] for column in columns]) for name in columns[0]}
+        return cls._of(fields, parts[0]._words())
 
     def __len__(self) -> int:
         self._require_batch()
@@ -212,7 +220,8 @@ class Explanation:
         count = "one image" if self.images.dim() == 3 else f"{len(self.images)} images"
         size = f"{self.images.shape[-2]} x {self.images.shape[-1]}"
         worst = f"{float(self.relative_residual.max()):.1e}" if self.logit.numel() else "none"
-        return f"<Explanation ({self.method}) of {count} of {size}{targets}; largest relative residual {worst}>"
+        words = [self.method, *([] if self.of == LOGIT else [self.of]), *([] if self.at == IMAGE else [f"at {self.at}"])]
+        return f"<Explanation ({', '.join(words)}) of {count} of {size}{targets}; largest relative residual {worst}>"
 
     def _repr_png_(self) -> bytes | None:
         """The picture that a notebook shows: the first images. None, and so :func:`repr`, without matplotlib."""
@@ -229,17 +238,21 @@ class Explanation:
         return tensors | {f"{_CONSTANT}{name}": constant for name, constant in self.constants.items()}
 
     @classmethod
-    def _of(cls, fields: dict[str, Tensor], method: str, cost: float) -> Explanation:
+    def _of(cls, fields: dict[str, Tensor], words: Mapping[str, Any]) -> Explanation:
         constants = {name.removeprefix(_CONSTANT): t for name, t in fields.items() if name.startswith(_CONSTANT)}
         own: dict[str, Any] = {name: t for name, t in fields.items() if not name.startswith(_CONSTANT)}
-        return cls(**own, constants=constants, method=method, cost=cost)
+        return cls(**own, constants=constants, **{name: words[name] for name in _WORDS if name in words})
+
+    def _words(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in _WORDS}
 
     def _apply(self, function: Callable[[Tensor], Tensor]) -> Explanation:
-        return self._of({name: function(t) for name, t in self._fields().items()}, self.method, self.cost)
+        return self._of({name: function(t) for name, t in self._fields().items()}, self._words())
 
     def _total(self, terms: dict[str, Tensor]) -> Tensor:
         return sum(terms.values(), torch.zeros_like(self.logit, dtype=at_least_float32(self.logit.dtype)))
 
 
 _CONSTANT = "constants."
+_WORDS = ("method", "cost", "of", "at")
 _SHOWN = 8

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bcos_vit.layers.mode import is_frozen
+from bcos_vit.layers.mode import branch, is_frozen
 from bcos_vit.layers.position import Rotation, rotate
 
 PRIOR_STD = 1.0
@@ -61,7 +61,7 @@ class Attention(nn.Module):
             matrix = attend(q, k, prior) if is_frozen() else None
         v = self._split(self.value(x))
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=prior) if matrix is None else matrix @ v
-        return self.project(mixed.transpose(1, 2).flatten(2))
+        return self.project(branch("heads", mixed).transpose(1, 2).flatten(2))
 
     def _split(self, t: Tensor) -> Tensor:
         return t.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, N, D) -> (B, H, N, d)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from bcos_vit.layers.mode import at_least_float32, constant, is_autocast, is_frozen
+from bcos_vit.layers.mode import at_least_float32, constant, is_autocast, is_frozen, stage
 
 
 class PoolHead(nn.Module):
@@ -17,7 +17,7 @@ class PoolHead(nn.Module):
 
     def features(self, x: Tensor) -> Tensor:
         """What the classifier gets: (B, N, D) -> (B, D)."""
-        return self.norm(x.mean(1))
+        return self.norm(stage("pooled", x.mean(1)))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.classify(self.features(x))
@@ -31,7 +31,7 @@ class TokenHead(PoolHead):
         return self.norm(x)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.classify(self.features(x)).mean(1)
+        return stage("scores", self.classify(self.features(x))).mean(1)
 
 
 class Logits(nn.Module):

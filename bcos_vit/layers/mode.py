@@ -10,17 +10,34 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 
-class Recorder:
-    """The constants that one forward pass added, each a leaf with a batch axis, in the order of their addition."""
+class Stage(NamedTuple):
+    """A value on its way through the network, such as the tokens after a block."""
 
-    def __init__(self, batch: int) -> None:
+    value: Tensor
+    constants: int
+    """How many constants had been added before."""
+    branches: dict[str, Tensor]
+    """What was computed for it by name, such as the two that a block adds."""
+
+
+class Recorder:
+    """What one forward pass added, each term a leaf with a batch axis; with ``staged`` also the stages it went through.
+
+    All in the order in which the forward pass came by.
+    """
+
+    def __init__(self, batch: int, staged: bool) -> None:
         self.batch = batch
+        self.staged = staged
         self.terms: list[tuple[str, Tensor]] = []
+        self.stages: dict[str, Stage] = {}
+        self.branches: dict[str, Tensor] = {}
 
     def record(self, name: str, term: Tensor) -> Tensor:
         leaf = term.detach().expand(self.batch, *term.shape).requires_grad_()
@@ -61,6 +78,25 @@ def constant(name: str, term: Tensor) -> Tensor:
     return term if _mode.recorder is None else _mode.recorder.record(name, term)
 
 
+def stage(name: str, t: Tensor) -> Tensor:
+    """Name what a part of the network hands on, (B, ...); the identity.
+
+    While a linear map is collapsed with its stages it is kept, together with the :func:`branch` values before it.
+    """
+    recorder = _mode.recorder
+    if recorder is not None and recorder.staged:
+        recorder.stages[name] = Stage(t, len(recorder.terms), recorder.branches)
+        recorder.branches = {}
+    return t
+
+
+def branch(name: str, t: Tensor) -> Tensor:
+    """Name a part of the next :func:`stage`, (B, ...); the identity."""
+    if _mode.recorder is not None and _mode.recorder.staged:
+        _mode.recorder.branches[name] = t
+    return t
+
+
 def fixed(weight: Tensor) -> Tensor:
     """While a linear map is collapsed nobody asks for a weight's gradient: without it, nothing is kept for it."""
     return weight if _mode.recorder is None else weight.detach()
@@ -87,10 +123,13 @@ def frozen() -> Iterator[None]:
 
 
 @contextmanager
-def recording(batch: int) -> Iterator[Recorder]:
-    """Freeze, and record every :func:`constant` of the forward pass of ``batch`` samples. For ``collapse``."""
+def recording(batch: int, *, staged: bool = False) -> Iterator[Recorder]:
+    """Freeze, and record every :func:`constant` of the forward pass of ``batch`` samples. For ``collapse``.
+
+    With ``staged``, keep every :func:`stage` and :func:`branch` as well.
+    """
     before = _mode.recorder
-    _mode.recorder = Recorder(batch)
+    _mode.recorder = Recorder(batch, staged)
     try:
         with frozen():
             yield _mode.recorder

@@ -18,6 +18,7 @@ from bcos_vit.layers import (
     SixChannels,
     Standardised,
 )
+from bcos_vit.layers.mode import branch
 from bcos_vit.layers.position import Rotation
 from bcos_vit.models.spec import ViTSpec
 
@@ -69,5 +70,5 @@ class Block(nn.Module):
         )
 
     def forward(self, x: Tensor, turn: Rotation | None = None) -> Tensor:
-        x = x + self.attention(x, turn)
-        return x + self.mlp(x)
+        x = branch("skip", x) + branch("attention", self.attention(x, turn))
+        return x + branch("mlp", self.mlp(x))

@@ -22,7 +22,7 @@ from torch.utils.checkpoint import checkpoint
 
 from bcos_vit.checks import require_float
 from bcos_vit.layers import Logits, PoolHead, TokenHead, Tokens, build_stem, constant
-from bcos_vit.layers.mode import is_autocast, is_frozen
+from bcos_vit.layers.mode import is_autocast, is_frozen, stage
 from bcos_vit.layers.position import Rotation, rotation, sincos_code
 from bcos_vit.models.bricks import Block, Bricks
 from bcos_vit.models.hub import HubMixin
@@ -203,13 +203,14 @@ class ViT(nn.Module, HubMixin):
         x, turn = self._embed(encoded)
         # Never while frozen: what is computed again would not be.
         again = self.grad_checkpointing and self.training and torch.is_grad_enabled() and not is_frozen()
-        for block in self.blocks:
+        for number, block in enumerate(self.blocks):
             x = checkpoint(block, x, turn, use_reentrant=False) if again else block(x, turn)
+            x = stage(f"blocks.{number}", x)
         return x
 
     def _embed(self, encoded: Tensor) -> tuple[Tensor, Rotation | None]:
         """Encoded images -> tokens (B, N, D) that know where they are, or the rotation that will tell them."""
-        x = self.tokens(encoded)  # (B, h, w, D)
+        x = stage("tokens", self.tokens(encoded))  # (B, h, w, D)
         height, width = x.shape[1:3]
         x = x.flatten(1, 2)  # (B, N, D)
         if self.spec.position == "sincos":
