@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 PACKAGES = (
     *("bcos_vit", "torch", "torchvision", "safetensors", "numpy", "pillow", "matplotlib", "lightning", "hydra-core"),
     *("omegaconf", "torchmetrics", "timm", "scikit-learn", "tensorboard", "wandb"),
+    *("onnx", "onnxscript", "onnxruntime"),
 )
 
 

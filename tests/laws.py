@@ -82,7 +82,7 @@ def assert_linear_when_frozen(brick: nn.Module, x: Tensor, unreached: Collection
     def like(t: Tensor) -> Tensor:
         return torch.randn(t.shape, generator=generator, dtype=t.dtype)
 
-    with sdpa_kernel(SDPBackend.MATH), frozen():  # the fused attention has no second derivative
+    with sdpa_kernel(SDPBackend.MATH), frozen():  # fused attention, were it used, has no second derivative
         y = brick(x)
         (row,) = torch.autograd.grad(y, x, like(y), create_graph=True)
         second: Sequence[Tensor | None] = [None] * (1 + len(parameters))

@@ -14,15 +14,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from bcos_vit.cli.choice import TRAINED, chosen_model
 from bcos_vit.cli.targets import WordedTarget, parse_targets
 from bcos_vit.explanation import Explanation, LedgerError, collapse, explain
 from bcos_vit.explanation.plot import require_matplotlib, singles, target_name, write_png
-from bcos_vit.models import ViT, create_model
-from bcos_vit.models.weights import is_weights_file
+from bcos_vit.models import ViT
 from bcos_vit.photos import PhotoError, read_photo
 
 LONGEST = 80  # characters of a path that are shown; bytes of a word that names a file, of which systems allow 255
-TRAINED = "trained weights"
 
 
 @dataclass(frozen=True)
@@ -59,17 +58,7 @@ def run(given: argparse.Namespace) -> int:
 
 def _model(given: argparse.Namespace) -> tuple[ViT, dict[str, str]]:
     """The model on its device, tried out on a black image, and what to say about it in every output."""
-    seed = given.random_weights
-    if seed is None:
-        model = create_model(given.model, pretrained=True)
-    elif is_weights_file(given.model):
-        raise ValueError(f"{given.model} is a file with weights: drop --random-weights")
-    elif not 0 <= seed < 2**64:
-        raise ValueError(f"--random-weights takes a seed from 0 to 2**64 - 1, found {seed}")
-    else:
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            model = create_model(given.model)
+    model, weights = chosen_model(given)
     accelerator = torch.accelerator.current_accelerator()
     device = given.device or (
         accelerator.type if accelerator is not None and torch.accelerator.is_available() else "cpu"
@@ -80,10 +69,7 @@ def _model(given: argparse.Namespace) -> tuple[ViT, dict[str, str]]:
         collapse(model, torch.zeros(1, 3, size, size, device=device))  # raises, once, what would fail for every photo
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"--device {device} cannot be used: {str(error).splitlines()[0]}") from error
-    return model, {
-        "model": _printable(given.model),
-        "weights": TRAINED if seed is None else f"random weights, seed {seed}",
-    }
+    return model, {"model": _printable(given.model), "weights": weights}
 
 
 def _folder(path: str) -> Path:

@@ -86,5 +86,28 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument("output", metavar="OUT", help=".safetensors (ours, spec inside) or .pth (published keys)")
     convert.add_argument("--model", metavar="NAME", help="what the weights belong to, where the file does not say")
 
+    export = verbs.add_parser("export", parents=[common], help="write one ONNX file that predicts and explains")
+    export.add_argument("--model", required=True, metavar="NAME_OR_FILE", help="a trained model of the zoo, or a file")
+    export.add_argument(
+        "--out", required=True, metavar="FILE.onnx", help="where it goes; FILE.onnx.json says how exact"
+    )
+    export.add_argument(
+        "--targets",
+        choices=("predicted", "input"),
+        default="predicted",
+        help="explain the predicted class, or the one of a second input (default: %(default)s)",
+    )
+    export.add_argument("--weights", action="store_true", help="the rows of the linear map among the outputs, too")
+    export.add_argument(
+        "--precision",
+        choices=("float32", "float16", "int8"),
+        default="float32",
+        help="of weights and most operations (default: %(default)s, the only exact one)",
+    )
+    export.add_argument(
+        "--images", nargs="+", metavar="IMAGE", help="photos to verify it with (default: ten views of two photographs)"
+    )
+    export.add_argument("--random-weights", type=int, metavar="SEED", help="build the model untrained")
+
     verbs.add_parser("doctor", parents=[common], help="show versions, devices, caches and shipped models")
     return parser

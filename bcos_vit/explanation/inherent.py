@@ -73,11 +73,13 @@ def explain(
     TypeError, ValueError
         In a sentence, for a model that has no linear map, or images, a target or a stage that do not fit.
     """
-    if memory <= 0:
-        raise ValueError(f"memory must be a number of bytes above 0, found {memory}")
+    if not isinstance(memory, int | float) or not 0 < memory < math.inf:
+        raise ValueError(f"memory must be a number of bytes above 0, found {memory!r}")
     checks.require_float(images, "images")
+    if images.dim() != 4:
+        collapse(model, images)  # which says what is wrong
     stages = at is not None or isinstance(target, Unit)
-    at_once, done, parts = max(1, FIRST // max(1, math.prod(images.shape[-2:]))), 0, []
+    at_once, done, parts = max(1, FIRST // max(1, images.shape[2] * images.shape[3])), 0, []
     while not parts or done < len(images):
         rows = slice(done, done + at_once)
         with _kept(model) if rows.stop < len(images) else nullcontext({}) as kept:
@@ -85,7 +87,7 @@ def explain(
         check_batch(target, len(images))
         parts.append(_explain(linear_map, images[rows], part(target, len(images), rows), at))
         del linear_map  # and with it the graph, before there is another
-        done, at_once = rows.stop, max(1, memory * at_once // max(1, sum(kept.values())))
+        done, at_once = rows.stop, max(1, int(memory * at_once / max(1, sum(kept.values()))))
     return parts[0] if len(parts) == 1 else Explanation.join(parts)
 
 
@@ -155,7 +157,7 @@ def _kept(model: nn.Module) -> Iterator[dict[int, int]]:
         storage = t.untyped_storage()
         if storage.data_ptr() not in weights:
             kept[storage.data_ptr()] = storage.nbytes()
-        return t
+        return t.detach()  # an operation's own result would else keep the operation, and that the result
 
     with saved_tensors_hooks(keep, lambda t: t):
         yield kept

@@ -124,7 +124,7 @@ class LinearMap:
     def stage(self, name: str) -> Stage:
         """The stage of that name; ``ValueError`` if there is none."""
         if name not in self.stages:
-            near = nearest(name, self.stages) if self.stages else ": none were kept"
+            near = nearest(str(name), self.stages) if self.stages else ": the model names none, or none were kept"
             raise ValueError(f"no stage is named {name!r}{near}")
         return self.stages[name]
 
@@ -228,7 +228,7 @@ def collapse(model: nn.Module, images: Tensor, *, check_values: bool = True, sta
         # An inference tensor cannot take part in a graph, not even where encode hands it through.
         given = images.clone() if images.is_inference() else images.detach()
         encoded = inner.encode(given).detach().requires_grad_()
-        with recording(len(encoded), staged=stages) as recorder:
+        with recording(encoded.shape[0], staged=stages) as recorder:  # not len(), which a trace would fix
             logits = inner.forward_encoded(encoded)
     return LinearMap(encoded, logits, recorder)
 

@@ -14,6 +14,7 @@ import numpy as np
 from torch import Tensor
 
 from bcos_vit.atomic import write_whole
+from bcos_vit.explanation.targets import AGAINST_MEAN, LOGIT
 from bcos_vit.extras import needs
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def rows(
         axes[3].set_anchor("W")
     for ax, name in zip(cells[0], TITLES, strict=True):
         ax.set_title(name, fontsize=10, loc="left")
-    figure.colorbar(bar, ax=cells[:, 1].tolist(), label="added to the logit", fraction=0.04, pad=0.01)
+    figure.colorbar(bar, ax=cells[:, 1].tolist(), label=f"added to the {_value(e)}", fraction=0.04, pad=0.01)
     return figure
 
 
@@ -105,17 +106,26 @@ def columns(
 
 def ledger(e: Explanation, class_names: Sequence[str] | None = None) -> str:
     """The ledger of one image and one target in words, a line a term."""
-    lines = [f"{label:<8}{float(value):+9.3f}" for label, value in {"image": e.image, **e.constants}.items()]
-    lines += [f"{'logit':<8}{float(e.logit):+9.3f}", f"{'residual':<8}{float(e.residual):+9.0e}"]
+    parts = {"image" if e.at == "image" else "tokens": e.image, **e.constants}
+    lines = [f"{label:<8}{float(value):+9.3f}" for label, value in parts.items()]
+    lines += [f"{_value(e):<8}{float(e.logit):+9.3f}", f"{'residual':<8}{float(e.residual):+9.0e}"]
     if e.probability is not None:
         lines.append(f"{'p':<8}{100 * float(e.probability):8.2f}%")
-    return "\n".join([*textwrap.wrap(target_name(e, class_names), LEDGER), *lines])
+    words = target_name(e, class_names) + ("" if e.at == "image" else f" at {e.at}")
+    return "\n".join([*textwrap.wrap(words, LEDGER), *lines])
 
 
 def target_name(e: Explanation, class_names: Sequence[str] | None = None) -> str:
-    """What one image is explained for: ``tabby``, or ``tabby rather than lynx``."""
+    """What one image is explained for: ``tabby``, or ``tabby rather than lynx``; what is no class, in its own words."""
+    if e.of not in (LOGIT, AGAINST_MEAN):
+        return e.of
     classes = [e.target] if e.against is None else [e.target, e.against]
-    return " rather than ".join(str(int(c)) if class_names is None else class_names[int(c)] for c in classes)
+    names = [str(int(c)) if class_names is None else class_names[int(c)] for c in classes]
+    return " rather than ".join([*names, *(["the mean class"] if e.of == AGAINST_MEAN else [])])
+
+
+def _value(e: Explanation) -> str:
+    return "logit" if e.of in (LOGIT, AGAINST_MEAN) else "value"
 
 
 def png(figure: Figure) -> bytes:
@@ -186,7 +196,7 @@ def _draw(
         ax.set_axis_off()
     image.imshow(_array(e.images).clip(0, 1).transpose(1, 2, 0))
     contributions.imshow(_array(e.contributions), cmap=bar.cmap, norm=bar.norm)
-    if e.weights is not None:
+    if e.weights is not None and e.at == "image":
         colour.imshow(_array(e.colour(smooth, percentile)).transpose(1, 2, 0))
     words = text.text(0, 0.95, ledger(e, class_names), family="monospace", fontsize=7.5, va="top")
     words.set(transform=text.transAxes, parse_math=False)  # a class may well be called "$5"

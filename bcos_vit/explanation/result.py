@@ -84,7 +84,7 @@ class Explanation:
 
     @property
     def image(self) -> Tensor:
-        """(B,) the image's own part of the logit: the sum of the contributions."""
+        """(B,) the image's own part of the logit: the sum of the contributions. At a stage, that of its tokens."""
         return self.contributions.sum((-2, -1))
 
     @property
@@ -104,7 +104,8 @@ class Explanation:
     def image_share(self) -> Tensor:
         """(B,) |image| / (|image| + |position|) in [0, 1]; exactly 1 without a position term. The bias is no part.
 
-        A share of the *encoded* image: the constant one in [x, 1 - x] is credited to the pixel.
+        A share of the *encoded* image: the constant one in [x, 1 - x] is credited to the pixel. At a stage a share of its
+        tokens, which hold all that was added before.
         """
         image = self.image.abs()
         position = self.constants["position"].abs() if "position" in self.constants else torch.zeros_like(image)
@@ -120,7 +121,7 @@ class Explanation:
         wrong = ~(relative <= allowed)  # so that NaN is wrong
         if wrong.any():
             worst = int(torch.where(relative.isnan(), torch.inf, relative).argmax())
-            lines = {"logit": self.logit, "image": self.image} | self.constants
+            lines = {"logit": self.logit, "image" if self.at == IMAGE else "tokens": self.image} | self.constants
             ledger = ", ".join(f"{name} {float(line.flatten()[worst]):.6g}" for name, line in lines.items())
             raise LedgerError(
                 f"{int(wrong.sum())} of {relative.numel()} ledgers do not close within {allowed:g}; the worst, "
@@ -144,7 +145,9 @@ class Explanation:
             For a method without rows, or an argument out of range.
         """
         if self.weights is None or self.at != IMAGE:
-            whose = f"method {self.method!r} has no rows" if self.weights is None else f"rows at {self.at!r} have no pixels"
+            whose = (
+                f"method {self.method!r} has no rows" if self.weights is None else f"rows at {self.at!r} have no pixels"
+            )
             raise ValueError(f"{whose} to colour: show the contributions instead")
         return colour.render(self.weights, self.contributions, smooth, percentile)
 
@@ -220,7 +223,11 @@ class Explanation:
         count = "one image" if self.images.dim() == 3 else f"{len(self.images)} images"
         size = f"{self.images.shape[-2]} x {self.images.shape[-1]}"
         worst = f"{float(self.relative_residual.max()):.1e}" if self.logit.numel() else "none"
-        words = [self.method, *([] if self.of == LOGIT else [self.of]), *([] if self.at == IMAGE else [f"at {self.at}"])]
+        words = [
+            self.method,
+            *([] if self.of == LOGIT else [self.of]),
+            *([] if self.at == IMAGE else [f"at {self.at}"]),
+        ]
         return f"<Explanation ({', '.join(words)}) of {count} of {size}{targets}; largest relative residual {worst}>"
 
     def _repr_png_(self) -> bytes | None:

@@ -95,7 +95,11 @@ class Anatomy:
         assert magnitude is not None  # inherent explanations have it
         for name, tokens in self.tokens.items():
             after = self.constants[name]
-            yield name, logit - tokens.sum(1) - after, torch.maximum(_size(tokens) + after.abs(), magnitude.to(after.dtype))
+            yield (
+                name,
+                logit - tokens.sum(1) - after,
+                torch.maximum(_size(tokens) + after.abs(), magnitude.to(after.dtype)),
+            )
         for number, name in enumerate(dict.fromkeys(stage for stage, _ in self.branches)):
             tokens, heads = self.tokens[name], self.heads[:, number]
             parts = torch.stack([self.branches[name, branch] for branch in BRANCHES], 1)
@@ -104,7 +108,8 @@ class Anatomy:
         added = self.classes.sum(1) + self.class_constants
         off = self.logits.to(added.dtype) - added
         scale = torch.maximum(_size(self.classes) + self.class_constants.abs(), self.logits.abs().to(added.dtype))
-        worst = (off.abs() / scale).nan_to_num(0.0).argmax(1, keepdim=True)
+        relative = torch.where(off == 0, 0.0, off.abs() / scale).nan_to_num(torch.inf)
+        worst = relative.argmax(1, keepdim=True)
         yield "classes", off.gather(1, worst)[:, 0], scale.gather(1, worst)[:, 0]
 
 
@@ -125,7 +130,8 @@ def anatomy(model: nn.Module, images: Tensor, target: Target = None, *, check_va
     Parameters
     ----------
     model
-        A B-cos model, wrapped or not; or another that names its stages by :func:`~bcos_vit.layers.mode.stage`.
+        A B-cos model, wrapped or not; or another with the same stages and branches
+        (:func:`~bcos_vit.layers.mode.stage`).
     images
         (B, 3, H, W) RGB in [0, 1]. All at once: what lies on the way is kept, too.
     target
@@ -136,16 +142,14 @@ def anatomy(model: nn.Module, images: Tensor, target: Target = None, *, check_va
     Raises
     ------
     TypeError, ValueError
-        As :func:`explain`; for several targets an image; for a model that names no stages.
+        As :func:`explain`; for several targets an image; for a model without stages.
     """
     linear_map = collapse(model, images, check_values=check_values, stages=True)
     with torch.inference_mode(False), torch.no_grad():
         resolved = resolve(target, linear_map.logits)
         if resolved.classes.dim() == 2:
             raise ValueError(f"an anatomy is of one target an image, found {resolved.classes.shape[1]}: ask one by one")
-        names = [name for name, stage in linear_map.stages.items() if stage.value.dim() > 2]
-        if not names:
-            raise TypeError(f"{type(model).__name__} names no stages, so that there is nothing to take apart")
+        names = _token_stages(linear_map, type(model).__name__)
         row, slopes = linear_map.row_with_stages(resolved.coefficients, names)
         tokens, constants = {}, {}
         branches: dict[tuple[str, str], Tensor] = {}
@@ -177,6 +181,18 @@ def anatomy(model: nn.Module, images: Tensor, target: Target = None, *, check_va
         )
 
 
+def _token_stages(linear_map: LinearMap, model: str) -> list[str]:
+    """The stages that have tokens; ``TypeError`` for a model that does not name all that an anatomy is made of."""
+    stages = linear_map.stages
+    missing = [name for name in ("tokens", "pooled") if name not in stages and "scores" not in stages]
+    for name, stage in stages.items():
+        if stage.branches:
+            missing += [f"{branch} of {name}" for branch in (*BRANCHES, "heads") if branch not in stage.branches]
+    if missing:
+        raise TypeError(f"{model} cannot be taken apart, since it names no stage or branch {', '.join(missing)}")
+    return [name for name, stage in stages.items() if stage.value.dim() > 2]
+
+
 def _by_class(linear_map: LinearMap) -> tuple[Tensor, Tensor]:
     """What each token of the last stage adds to each logit, (B, N, K), and what constants do, (B, K).
 
@@ -197,7 +213,9 @@ def _by_class(linear_map: LinearMap) -> tuple[Tensor, Tensor]:
         (carried,) = torch.autograd.grad(v, u, tangent, retain_graph=True)
         return carried.to(wide)
 
-    added = [torch.autograd.grad(s, u, t.detach(), retain_graph=True)[0].to(wide) for s, t in zip(slopes, terms, strict=True)]
+    added = [
+        torch.autograd.grad(s, u, t.detach(), retain_graph=True)[0].to(wide) for s, t in zip(slopes, terms, strict=True)
+    ]
     constants = sum(added, torch.zeros_like(logits, dtype=wide))
     if head.value.dim() == 3:  # a score of each token and class, of which the logits are a mean
         ones = torch.ones_like(logits)

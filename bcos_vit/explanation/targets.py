@@ -11,6 +11,8 @@ from torch import Tensor
 
 LOGIT = "logit"
 """What :attr:`Explanation.of` says where single logits, or the difference of two, are explained."""
+AGAINST_MEAN = "logit minus the mean logit"
+COMBINATION = "combination of logits"
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,11 @@ class Unit:
     channel: int
     token: int | None = None
 
+    def __post_init__(self) -> None:
+        for what, number in (("channel", self.channel), ("token", self.token)):
+            if not _is_count(number) and not (number is None and what == "token"):
+                raise TypeError(f"a unit's {what} is a whole number, found {number!r}")
+
     def __str__(self) -> str:
         return f"channel {self.channel}{'' if self.token is None else f' of token {self.token}'} at {self.stage}"
 
@@ -110,15 +117,15 @@ def resolve(target: Target, logits: Tensor) -> Resolved:
     TypeError
         For what is no whole number, or no target of logits.
     """
-    check_batch(target, len(logits))
     if target is None:
-        return _single(logits.argmax(1), logits)
+        return single(logits.argmax(1), logits)
+    check_batch(target, len(logits))
     if isinstance(target, Unit):
         raise TypeError(f"a unit ({target}) is no combination of logits: explain() takes it, rows() does not")
     if isinstance(target, TopK):
         if target.k > logits.shape[1]:
             raise ValueError(f"TopK({target.k}) asks for more classes than the model's {logits.shape[1]}")
-        return _single(logits.topk(target.k).indices, logits)
+        return single(logits.topk(target.k).indices, logits)
     if isinstance(target, Contrast):
         return _contrast(target, logits)
     if isinstance(target, Combination):
@@ -126,9 +133,9 @@ def resolve(target: Target, logits: Tensor) -> Resolved:
         if given.shape[-1] != logits.shape[1]:
             raise ValueError(f"Combination needs {logits.shape[1]} coefficients, one a class, found {given.shape[-1]}")
         coefficients = given.expand(logits.shape)
-        return Resolved(coefficients.argmax(1), coefficients, of="combination of logits")
+        return Resolved(coefficients.argmax(1), coefficients, of=COMBINATION)
     classes = _classes(target, logits)
-    return _single(classes if classes.dim() else classes.expand(len(logits)), logits)
+    return single(classes if classes.dim() else classes.expand(len(logits)), logits)
 
 
 def check_batch(target: Target, batch: int) -> None:
@@ -171,18 +178,19 @@ def _of_images(per_image: Tensor, images: slice) -> Tensor:
     return per_image[images] if per_image.dim() else per_image
 
 
-def _single(classes: Tensor, logits: Tensor) -> Resolved:
+def single(classes: Tensor, logits: Tensor) -> Resolved:
+    """The target of class numbers (B,) or (B, T) that are known to be right, on the device of ``logits``."""
     axes = (1,) * (classes.dim() - 1)
-    blank = torch.zeros_like(logits).view(len(logits), *axes, -1).expand(*classes.shape, -1)
+    blank = torch.zeros_like(logits).view(logits.shape[0], *axes, -1).expand(*classes.shape, -1)
     return Resolved(classes, blank.scatter(-1, classes[..., None], 1))
 
 
 def _contrast(target: Contrast, logits: Tensor) -> Resolved:
     batch, classes = logits.shape
     a = _classes(target.a, logits).expand(batch)
-    chosen = _single(a, logits).coefficients
+    chosen = single(a, logits).coefficients
     if target.b is None:
-        return Resolved(a, chosen - 1 / classes, of="logit minus the mean logit")
+        return Resolved(a, chosen - 1 / classes, of=AGAINST_MEAN)
     b = _classes(target.b, logits).expand(batch)
     if bool((a == b).any()):
         raise ValueError(f"Contrast needs two different classes, found {int(a[a == b][0])} twice")
@@ -213,7 +221,8 @@ def _numbers(given: object) -> Tensor:
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"Combination needs numbers, one a class, found {given!r}") from error
     if numbers.is_complex() or not bool(numbers.isfinite().all()):
-        raise ValueError("Combination needs finite real coefficients")
+        wrong = numbers[~numbers.isfinite()] if not numbers.is_complex() else numbers
+        raise ValueError(f"Combination needs finite real coefficients, found {wrong.flatten()[0].item()}")
     return numbers
 
 

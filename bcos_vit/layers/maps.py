@@ -34,6 +34,15 @@ class Map(Protocol):
     def sum_units(self, t: Tensor) -> Tensor: ...
 
 
+def transposed_convolution(
+    g: Tensor, shape: torch.Size, w: Tensor, stride: tuple[int, int], padding: tuple[int, int], groups: int
+) -> Tensor:
+    """The gradient of a convolution by its input of ``shape``; unlike torch's own, other formats know the operation."""
+    geometry = zip(shape[-2:], g.shape[-2:], stride, padding, w.shape[-2:], strict=True)
+    rest = tuple(size - ((out - 1) * step - 2 * pad + side) for size, out, step, pad, side in geometry)
+    return F.conv_transpose2d(g, w, None, stride, padding, rest, groups)
+
+
 class Dense(NamedTuple):
     """(..., I) -> (..., O) with weight (O, I); the norm is (..., 1)."""
 
@@ -90,9 +99,7 @@ class Convolution(NamedTuple):
         return Dense().row_norm(w.flatten(1))[:, None, None]
 
     def input_gradient(self, g: Tensor, shape: torch.Size, w: Tensor) -> Tensor:
-        geometry = zip(shape[-2:], g.shape[-2:], self.stride, self.padding, self.kernel, strict=True)
-        rest = tuple(size - ((out - 1) * step - 2 * pad + side) for size, out, step, pad, side in geometry)
-        return F.conv_transpose2d(g, w, None, self.stride, self.padding, rest, self.groups)
+        return transposed_convolution(g, shape, w, self.stride, self.padding, self.groups)
 
     def weight_gradient(self, g: Tensor, x: Tensor, w: Tensor) -> Tensor:
         return conv2d_weight(x, w.shape, g, self.stride, self.padding, 1, self.groups)

@@ -45,8 +45,12 @@ class Card:
     @property
     def preprocessing(self) -> str:
         """How a photo becomes the image that the model is meant for, in words; ``model.transform`` does it."""
-        size = self.spec.image_size
-        return f"shorter side to {resized(size)} pixels (bilinear), centre crop of {size}, RGB in [0, 1]"
+        return preprocessing_in_words(self.spec.image_size)
+
+
+def preprocessing_in_words(image_size: int) -> str:
+    """What ``model.transform`` does for images of that side."""
+    return f"shorter side to {resized(image_size)} pixels (bilinear), centre crop of {image_size}, RGB in [0, 1]"
 
 
 # name: width, heads, MLP width, blocks of the simple ViT (one fewer with a stem), output channels of the stem

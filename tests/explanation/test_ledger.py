@@ -12,6 +12,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from bcos_vit import TopK, collapse, explain, frozen, list_models
 from bcos_vit.layers import BcosLinear, Logits, SixChannels
 from bcos_vit.models.vit import ViT
+from laws import assert_close
 from toys import deviation, images_for, toy
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12}
@@ -77,11 +78,11 @@ def test_the_map_is_the_model(name: str, fields: dict[str, Any], dtype: torch.dt
     assert matrix.shape == (3, 5, 6, *images.shape[2:])
     assert torch.equal(linear_map.encoded, model.encode(images))
     e = explain(model, images, torch.arange(5).expand(3, 5))
-    assert torch.equal(e.weights, matrix)
+    assert_close(e.weights, matrix)
     for c in range(5):
-        assert torch.equal(linear_map.rows(c), matrix[:, c])
-    assert torch.equal(linear_map.rows(), matrix[torch.arange(3), linear_map.logits.argmax(1)])
-    assert torch.equal(linear_map.rows(TopK(2))[:, 0], linear_map.rows())
+        assert_close(linear_map.rows(c), matrix[:, c])
+    assert_close(linear_map.rows(), matrix[torch.arange(3), linear_map.logits.argmax(1)])
+    assert_close(linear_map.rows(TopK(2))[:, 0], linear_map.rows())
     product = torch.einsum("bkchw,bchw->bk", matrix.double(), linear_map.encoded.double())
     total = product + sum(constant.double() for constant in e.constants.values())
     assert deviation(total, linear_map.logits.double()) <= TOLERANCE[dtype]

@@ -10,16 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from bcos_vit import (
-    Contrast,
-    TopK,
-    explain,
-)
+from bcos_vit import Combination, Contrast, TopK, Unit, explain
+from bcos_vit.explanation import colour
 from bcos_vit.models.vit import ViT
-from toys import NAME, images_for, toy
+from toys import NAME, VITC, images_for, toy
 
 # --- colours ---
 
@@ -55,6 +53,39 @@ def test_colours_depend_on_what_is_asked(model: ViT, images: Tensor) -> None:
     assert torch.equal(e.colour(0), e.colour(1))  # a box of one pixel
     assert torch.equal(e.colour(), e.colour(15, 99.5))
     assert torch.equal(e.colour(3, 100)[:, 3].amax((1, 2)), torch.ones(3))
+
+
+def as_published(weights: Tensor, contributions: Tensor, smooth: int, percentile: float) -> Tensor:
+    """The definition written out, in torch's own operations: (B, 6, H, W) -> (B, 4, H, W)."""
+    positive = (weights / (weights.abs().amax(1, keepdim=True) + 1e-12)).clamp(min=0)
+    rgb = positive[:, :3] / (positive[:, :3] + positive[:, 3:] + 1e-12)
+    alpha = torch.linalg.vector_norm(weights, dim=1, keepdim=True)
+    alpha = torch.where(contributions[:, None] < 0, 1e-12, alpha)
+    if smooth:
+        alpha = F.avg_pool2d(alpha, smooth, stride=1, padding=smooth // 2)
+    opaque = torch.quantile(alpha.flatten(1), percentile / 100, dim=1)
+    return torch.cat((rgb, (alpha / opaque[:, None, None, None]).clamp(0, 1)), 1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("size", [(12, 12), (7, 20), (1, 3)], ids=str)
+@pytest.mark.parametrize("smooth", [0, 1, 3, 15, 41])
+@pytest.mark.parametrize("percentile", [1e-3, 50, 99.5, 100])
+def test_colours_are_as_published(size: tuple[int, int], smooth: int, percentile: float, dtype: torch.dtype) -> None:
+    for scale in (1.0, 1e-6, 1e4):
+        weights = scale * torch.randn(3, 6, *size, dtype=dtype)
+        contributions = torch.randn(3, *size, dtype=dtype)
+        found = colour.render(weights, contributions, smooth, percentile)
+        expected = as_published(weights, contributions, smooth, percentile)
+        assert float((found - expected).abs().max()) <= 1e-6
+
+
+@pytest.mark.parametrize("smooth", [0, 15])
+def test_colours_of_a_model_are_as_published(smooth: int) -> None:
+    model = toy(VITC)
+    e = explain(model, images_for(model))
+    expected = as_published(e.weights, e.contributions, smooth, 99.5)
+    torch.testing.assert_close(e.colour(smooth), expected, rtol=0, atol=1e-6)
 
 
 def test_a_row_of_zeros_shows_nothing(model: ViT, images: Tensor) -> None:
@@ -119,6 +150,39 @@ def test_plot(model: ViT, images: Tensor, target: Any, rows: int) -> None:
     else:
         assert all(str(c) in words for c in e.target.flatten().tolist())
         assert ["ant", "bee", "cat", "dog", "eel"][int(e.target.flatten()[0])] in cells(single)[2]
+
+
+def test_plot_at_a_stage(model: ViT, images: Tensor) -> None:
+    """The map of the tokens, and no colours."""
+    e = explain(model, images, at="blocks.0")
+    axes, pictures, words = cells(e.plot())
+    assert (axes, pictures) == (13, 6)
+    assert words.count("\ntokens ") == 3
+    assert "\nimage " not in words  # whose line this would be
+    assert e._repr_png_() is not None
+
+
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        (Unit("blocks.0", 7, 2), "channel 7 of token 2 at blocks.0"),
+        (Unit("pooled", 1), "channel 1 at pooled"),
+        (Contrast(1), "mean"),
+        (Combination([0, 1, 0, -2, 0]), "combination"),
+    ],
+    ids=repr,
+)
+def test_plot_says_what_is_explained(model: ViT, images: Tensor, target: Any, said: str) -> None:
+    """A unit is no class and its value no logit; a sum of logits is more than its largest class."""
+    e = explain(model, images[:1], target)
+    names = ["ant", "bee", "cat", "dog", "eel"]
+    words = cells(e.plot())[2]
+    named = cells(e.plot(class_names=names))[2]
+    for found in (words, named):
+        assert said in " ".join(found.split())
+    if isinstance(target, Unit):
+        assert not any(name in named for name in names)
+        assert "\nlogit " not in words
 
 
 def test_plot_shares_one_scale(model: ViT, images: Tensor) -> None:

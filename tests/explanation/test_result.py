@@ -13,13 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from bcos_vit import (
-    Contrast,
-    Explanation,
-    TopK,
-    explain,
-    save_model,
-)
+from bcos_vit import Combination, Contrast, Explanation, TopK, Unit, explain, save_model
 from bcos_vit.models.vit import ViT
 from laws import TENSORS, assert_equal
 from toys import NAME, images_for, toy
@@ -118,6 +112,38 @@ def test_files_keep_the_order_of_the_ledger(model: ViT, images: Tensor, tmp_path
     e = explain(model, images)
     e.save(tmp_path / "e.safetensors")
     assert list(Explanation.load(tmp_path / "e.safetensors").constants) == list(e.constants) == ["position", "bias"]
+
+
+@pytest.mark.parametrize(
+    ("target", "at"),
+    [
+        (Unit("blocks.0", 3, 1), None),
+        (TopK(2), "blocks.1"),
+        (Contrast(2), None),
+        (Combination([1, 0, -2, 0, 0]), "tokens"),
+    ],
+    ids=repr,
+)
+def test_files_keep_what_and_where(model: ViT, images: Tensor, tmp_path: Path, target: Any, at: str | None) -> None:
+    e, path = explain(model, images, target, at=at), tmp_path / "e.safetensors"
+    for part in (e, e[1:], e[0]):
+        part.save(path, about={"of": "of no effect", "at": "home"})
+        found = Explanation.load(path)
+        assert_equal(found, part)
+        assert (found.of, found.at) == (e.of, e.at)
+        assert repr(found) == repr(part)
+
+
+def test_files_from_before_there_were_units_and_stages(model: ViT, images: Tensor, tmp_path: Path) -> None:
+    e, path = explain(model, images, TopK(2)), tmp_path / "e.safetensors"
+    e.save(path)
+    with safe_open(path, framework="pt") as file:
+        metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    assert (metadata.pop("of"), metadata.pop("at")) == ("logit", "image")
+    save_file(tensors, path, metadata)
+    found = Explanation.load(path)
+    assert_equal(found, e)
+    assert (found.of, found.at) == ("logit", "image")
 
 
 def test_files_of_other_methods(model: ViT, images: Tensor, tmp_path: Path) -> None:

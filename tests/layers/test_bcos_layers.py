@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from bcos_vit.layers import BcosConv2d, BcosLinear
 from laws import BOTH_MODES, Mode, assert_close
@@ -24,11 +24,54 @@ def test_b_of_one_is_a_linear_map_with_unit_rows() -> None:
     assert_close(layer(2 * x - 3 * y), 2 * layer(x) - 3 * layer(y))
 
 
-def test_the_length_of_a_row_does_not_matter() -> None:
-    layer, x = BcosLinear(4, 3, b=1.5).double(), torch.randn(5, 4).double()
-    y = layer(x)
-    layer.weight.data *= torch.tensor([[0.1], [1], [30]])
-    assert_close(layer(x), y)
+KINDS = pytest.mark.parametrize("kind", ["linear", "conv"])
+EXPONENTS = pytest.mark.parametrize("b", [1, 1.5, 2, 2.5])
+MAX_OUTS = pytest.mark.parametrize("max_out", [1, 2])
+
+
+def layer_and_input(kind: str, b: float, max_out: int, dtype: torch.dtype) -> tuple[nn.Module, Tensor]:
+    if kind == "linear":
+        return BcosLinear(4, 3, b=b, max_out=max_out).to(dtype), torch.randn(5, 4, dtype=dtype)
+    return BcosConv2d(4, 3, 2, b=b, max_out=max_out).to(dtype), torch.randn(2, 4, 3, 4, dtype=dtype)
+
+
+def output_and_gradients(layer: nn.Module, x: Tensor, mode: Mode) -> tuple[Tensor, ...]:
+    x = x.detach().requires_grad_()
+    with mode():
+        y = layer(x)
+    g = torch.linspace(-1, 2, y.numel(), dtype=y.dtype).view_as(y)
+    return y.detach(), *torch.autograd.grad(y, (x, layer.weight), g)
+
+
+@BOTH_MODES
+@MAX_OUTS
+@EXPONENTS
+@KINDS
+def test_the_length_of_a_row_does_not_matter(kind: str, b: float, max_out: int, mode: Mode) -> None:
+    layer, x = layer_and_input(kind, b, max_out, torch.float64)
+    y, dx, dw = output_and_gradients(layer, x, mode)
+    lengths = torch.logspace(-3, 3, len(layer.weight)).view(-1, *[1] * (layer.weight.dim() - 1))
+    layer.weight.data *= lengths
+    found_y, found_dx, found_dw = output_and_gradients(layer, x, mode)
+    assert_close(found_y, y)
+    assert_close(found_dx, dx)
+    assert_close(found_dw * lengths, dw, 1e-11)
+
+
+@BOTH_MODES
+@MAX_OUTS
+@EXPONENTS
+@KINDS
+def test_a_row_of_zeros_answers_with_zero(kind: str, b: float, max_out: int, mode: Mode) -> None:
+    layer, x = layer_and_input(kind, b, max_out, torch.float32)
+    usual, *_ = output_and_gradients(layer, x, mode)
+    layer.weight.data[max_out : 2 * max_out] = 0
+    y, dx, dw = output_and_gradients(layer, x, mode)
+    units = y.movedim(1, 0), usual.movedim(1, 0)
+    assert not units[0][1].count_nonzero()
+    assert all(torch.equal(found[[0, 2]], expected[[0, 2]]) for found, expected in [units])
+    assert dx.isfinite().all()
+    assert dw.isfinite().all()
 
 
 @pytest.mark.parametrize("a", [1e-3, 3, 1e4])

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vjp, vmap
 
-from bcos_vit.layers import BcosLinear, frozen
+from bcos_vit.layers import BcosLinear, GroupNorm, LayerNorm, frozen
 from laws import BOTH_MODES, Mode, assert_close
 from toys import conv
 
@@ -25,6 +25,11 @@ def _no_compiled_code() -> Iterator[None]:
 # --- torch.func ---
 
 
+def uneven(norm: nn.Module) -> nn.Module:
+    nn.init.uniform_(norm.weight, 0.5, 1.5)  # of equal weights the squares' sum would never change
+    return norm
+
+
 def layers_and_inputs() -> list[Any]:
     def case(name: str, make: Callable[[], nn.Module], *shape: int) -> Any:
         return pytest.param(make, shape, id=name)
@@ -34,6 +39,8 @@ def layers_and_inputs() -> list[Any]:
         case("linear-b", lambda: BcosLinear(6, 4, b=1.5), 3, 2, 6),
         case("conv", lambda: conv(2, 1, "not-square"), 3, 4, 4, 4),
         case("conv-b", lambda: conv(1.5, 2, "stem"), 3, 4, 4, 4),
+        case("layer-norm", lambda: uneven(LayerNorm(6)), 3, 2, 6),
+        case("group-norm", lambda: uneven(GroupNorm(4, groups=2)), 3, 4, 3, 2),
     ]
 
 

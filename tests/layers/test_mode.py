@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,7 +13,8 @@ import torch
 from torch import Tensor
 
 from bcos_vit.layers import BcosLinear, Logits, constant, freeze, frozen
-from bcos_vit.layers.mode import at_least_float32, is_frozen, recording
+from bcos_vit.layers.mode import at_least_float32, branch, fixed, is_frozen, recording, stage
+from laws import BOTH_MODES, Mode
 
 
 @pytest.fixture
@@ -30,6 +32,14 @@ def test_outside_both_are_the_identity(t: Tensor) -> None:
     assert not is_frozen()
     assert freeze(t) is t
     assert constant("bias", t) is t
+
+
+@BOTH_MODES
+def test_what_concerns_a_linear_map_is_the_identity_until_one_is_collapsed(t: Tensor, mode: Mode) -> None:
+    with mode():
+        assert fixed(t) is t
+        assert stage("tokens", t) is t
+        assert branch("skip", t) is t
 
 
 def test_frozen_detaches_what_is_frozen_and_leaves_constants_alone(t: Tensor) -> None:
@@ -65,10 +75,14 @@ def test_frozen_survives_an_exception() -> None:
     assert not is_frozen()
 
 
-def test_a_thread_started_while_frozen_is_not() -> None:
-    with frozen(), recording(2):
+def test_a_thread_started_while_frozen_is_not(t: Tensor) -> None:
+    with frozen(), recording(2, staged=True) as recorder:
         assert not elsewhere(is_frozen)
-        assert elsewhere(lambda: constant("bias", torch.ones(3))).shape == (3,)
+        for mark in (freeze, fixed, partial(constant, "bias"), partial(branch, "skip"), partial(stage, "tokens")):
+            assert elsewhere(partial(mark, t)) is t
+    assert not recorder.terms
+    assert not recorder.stages
+    assert not recorder.branches
 
 
 def test_a_frozen_thread_freezes_no_other() -> None:

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import types
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-import bcos_vit.layers
 from bcos_vit.layers import BcosLinear, LayerNorm, frozen
 from bcos_vit.layers.position import rotation
 from laws import assert_close, assert_closed_form, assert_linear_when_frozen, assert_same_forward
+from mutants import Swap, module_from_source
 from twins import (
     Twin,
-    bcos_conv,
-    bcos_linear,
     chain,
     conv_twin,
     group_norm_twin,
@@ -28,22 +24,7 @@ from twins import (
     plain_twin,
 )
 
-Swap = tuple[str, str]
 GRID = (2, 2)
-
-
-def module_from_source(name: str, *swaps: Swap) -> Any:
-    """``bcos_vit.layers.<name>`` as a module of its own, with each old text replaced by the new one."""
-    path = Path(bcos_vit.layers.__file__).with_name(f"{name}.py")
-    source = path.read_text(encoding="utf-8")
-    for old, new in swaps:
-        assert source.count(old) == 1, f"{path.name} holds {source.count(old)} times: {old}"
-        source = source.replace(old, new)
-    module = types.ModuleType(f"bcos_vit.layers.{name}")
-    module.__package__, module.__file__ = "bcos_vit.layers", str(path)
-    exec(compile(source, str(path), "exec"), module.__dict__)
-    return module
-
 
 # --- bricks, built from whatever module they are given; each comes with an input and its twin ---
 
@@ -55,23 +36,23 @@ class Subject(NamedTuple):
     unreached: tuple[str, ...] = ()
 
 
-def linear(module: Any, b: float = 2) -> Subject:
-    layer = module.BcosLinear(5, 3, b=b, max_out=2).double()
-    return Subject(layer, torch.randn(2, 2, 5).double(), linear_twin(layer.weight, b, 2))
+def linear(module: Any, b: float = 2, max_out: int = 2) -> Subject:
+    layer = module.BcosLinear(5, 3, b=b, max_out=max_out).double()
+    return Subject(layer, torch.randn(2, 2, 5).double(), linear_twin(layer.weight, b, max_out))
 
 
 def linear_b(module: Any) -> Subject:
-    return linear(module, b=1.5)
+    return linear(module, b=1.5, max_out=1)
 
 
-def conv(module: Any, b: float = 2) -> Subject:
-    layer = module.BcosConv2d(4, 4, 3, stride=2, padding=1, groups=2, b=b, max_out=2).double()
-    twin = conv_twin(layer.weight, b, 2, (2, 2), (1, 1), 2)
+def conv(module: Any, b: float = 2, max_out: int = 2) -> Subject:
+    layer = module.BcosConv2d(4, 4, 3, stride=2, padding=1, groups=2, b=b, max_out=max_out).double()
+    twin = conv_twin(layer.weight, b, max_out, (2, 2), (1, 1), 2)
     return Subject(layer, torch.randn(2, 4, 4, 3).double(), twin)
 
 
 def conv_b(module: Any) -> Subject:
-    return conv(module, b=2.5)
+    return conv(module, b=2.5, max_out=1)
 
 
 def layer_norm(module: Any) -> Subject:
@@ -135,7 +116,20 @@ def second_derivative(subject: Subject) -> None:
     assert_linear_when_frozen(subject.brick, subject.x, subject.unreached)
 
 
-LAWS = {closed_form: "frozen Jacobian", second_derivative: "second derivative|second backward"}
+def frozen_rows(subject: Subject) -> None:
+    """Dynamic weights held still, a layer is linear in its rows: row times gradient, summed, is the output."""
+    weight = subject.brick.weight
+    with frozen():
+        y = subject.brick(subject.x)
+    (row,) = torch.autograd.grad(y.sum(), weight)
+    assert_close((row * weight).sum(), y.sum(), what="rows times gradient")
+
+
+LAWS = {
+    closed_form: "frozen Jacobian",
+    second_derivative: "second derivative|second backward",
+    frozen_rows: "rows times gradient",
+}
 """Each law and what it says when it fails, so that no other failure is taken for it."""
 BOTH = (closed_form, second_derivative)
 
@@ -148,37 +142,57 @@ class Mutation(NamedTuple):
     caught_by: tuple[Callable[[Subject], None], ...] = BOTH
 
 
-COS = ("cosine_power(freeze(l), n, b)", "cosine_power(l, n, b)")
-INPUT_NORM = ("linear.norm(freeze(x))", "linear.norm(x)")
-LEARNING_RULE = ("if not is_frozen() and b != 1:", "if b != 1:")
-VARIANCE = ("freeze(var)", "var")
-FUSED_LAYER_NORM = ("if not is_frozen():\n            return F.layer_norm", "if True:\n            return F.layer_norm")
-FUSED_GROUP_NORM = ("if not is_frozen():\n            return F.group_norm", "if True:\n            return F.group_norm")
-MEAN = ("(wide - mean)", "(wide - freeze(mean))")
-Q = ("q, k = freeze(q), freeze(k)", "q, k = q, freeze(k)")
-K = ("q, k = freeze(q), freeze(k)", "q, k = freeze(q), k")
-PRIOR = ("freeze(self.prior)", "self.prior")
+OUT_OF_PLACE = ("return l.mul_(cosine_power(", "return l * (cosine_power(")  # else autograd itself refuses
+COS = ("cosine_power(freeze(l), n,", "cosine_power(l, n,")
+INPUT_NORM = ("linear.per_unit(freeze(n),", "linear.per_unit(n,")
+ROW_NORM = ("freeze(r) if max_out", "r if max_out")
+LEARNING_RULE = ("if not is_frozen():\n        learning", "if True:\n        learning")
+CENTRED = "(h - h.mean(-1, keepdim=True))"
+STANDARD = "(s := (t := inputs[0].reshape(rows)).sub(t.mean(-1, keepdim=True)) * rstd)"
+VARIANCE = (CENTRED, f"({CENTRED} - {STANDARD} * (h * s).mean(-1, keepdim=True))")
+MEAN = (CENTRED, "h")
+FUSED_LAYER_NORM = ("if is_frozen():\n            return frozen_norm", "if False:\n            return frozen_norm")
+FUSED_GROUP_NORM = ("if is_frozen():\n            bias", "if False:\n            bias")
+GRAPH = ("torch.is_grad_enabled() and not is_frozen()", "torch.is_grad_enabled()")
+NEW_SCORES = ("torch.softmax(scores, -1, out=scores)", "torch.softmax(scores, -1)")
+HELD = {  # with a graph of the scores, what else keeps it from each of the three
+    "q": ("scores = (q *", "scores = (q.detach() *"),
+    "k": ("@ k.mT", "@ k.detach().mT"),
+    "prior": ("scores += prior", "scores += prior.detach()"),
+}
+FUSED_ATTENTION = ("attend(q, k, prior) if is_frozen() else None", "None")
+
+
+def only(free: str) -> tuple[Swap, ...]:
+    """Attention in which that alone is not frozen."""
+    return GRAPH, NEW_SCORES, *[swap for name, swap in HELD.items() if name != free]
+
 
 MUTATIONS = [
     *[
         Mutation(f"{name} of {subject.__name__}", "bcos", subject, swaps)
         for subject in (linear, linear_b, conv, conv_b)
-        for name, swaps in {"|cos|": (COS,), "input norm": (INPUT_NORM,), "|cos| and norm": (COS, INPUT_NORM)}.items()
+        for name, swaps in {
+            "|cos|": (COS, OUT_OF_PLACE),
+            "input norm": (INPUT_NORM,),
+            "|cos| and norm": (COS, INPUT_NORM, OUT_OF_PLACE),
+            "learning rule": (LEARNING_RULE,),
+        }.items()
     ],
-    # The learning rule refuses a second derivative in an error of its own.
-    Mutation("learning rule of linear", "bcos", linear, (LEARNING_RULE,), (closed_form,)),
-    Mutation("learning rule of conv", "bcos", conv, (LEARNING_RULE,), (closed_form,)),
+    # Rows are the same for every image: only their own gradient tells.
+    Mutation("row norm of linear", "bcos", linear_b, (ROW_NORM,), (frozen_rows,)),
+    Mutation("row norm of conv", "bcos", conv_b, (ROW_NORM,), (frozen_rows,)),
     Mutation("variance of layer norm", "norm", layer_norm, (VARIANCE,)),
     Mutation("variance of group norm", "norm", group_norm, (VARIANCE,)),
     Mutation("fused layer norm", "norm", layer_norm, (FUSED_LAYER_NORM,)),
     Mutation("fused group norm", "norm", group_norm, (FUSED_GROUP_NORM,)),
     *[
-        Mutation(f"{name} of {subject.__name__}", "attention", subject, (swap,))
+        Mutation(f"{name} of {subject.__name__}", "attention", subject, swaps)
         for subject in (attention, rope_attention, prior_attention)
-        for name, swap in {"q": Q, "k": K}.items()
+        for name, swaps in {"q": only("q"), "k": only("k"), "fused kernel": (GRAPH, FUSED_ATTENTION)}.items()
     ],
     # A prior is the same for every image: only its reach tells.
-    Mutation("prior", "attention", prior_attention, (PRIOR,), (second_derivative,)),
+    Mutation("prior", "attention", prior_attention, only("prior"), (second_derivative,)),
     # Too much is frozen: still linear, but not the map.
     Mutation("frozen mean of layer norm", "norm", layer_norm, (MEAN,), (closed_form,)),
     Mutation("frozen mean of group norm", "norm", group_norm, (MEAN,), (closed_form,)),
@@ -196,6 +210,21 @@ def test_a_law_catches(mutation: Mutation) -> None:
         law(sound)
         with pytest.raises(AssertionError, match=LAWS[law]):
             law(broken)
+
+
+@pytest.mark.parametrize("subject", [linear, linear_b, conv_b])
+def test_autograd_itself_refuses_an_unfrozen_cosine(subject: Callable[[Any], Subject]) -> None:
+    broken = subject(module_from_source("bcos", COS))
+    for law in BOTH:
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            law(broken)
+
+
+def test_attention_with_a_graph_is_sound_if_all_three_are_held() -> None:
+    # So that the mutants of q, k and prior fail for what their names say.
+    subject = prior_attention(module_from_source("attention", *only("")))
+    for law in BOTH:
+        law(subject)
 
 
 def test_a_tape_that_is_cut_is_caught_by_the_reach() -> None:
@@ -218,51 +247,8 @@ def image_sum_error(brick: nn.Module, x: Tensor) -> Tensor:
 
 def test_a_sum_does_not_catch_an_unfrozen_cosine() -> None:
     torch.manual_seed(0)
-    layer = module_from_source("bcos", COS, INPUT_NORM).BcosLinear(5, 3).double()
+    layer = module_from_source("bcos", COS, INPUT_NORM, OUT_OF_PLACE).BcosLinear(5, 3).double()
     x = torch.randn(2, 5).double()
     assert image_sum_error(layer, x) < 1e-11  # every contribution is wrong, and yet they add up
     with pytest.raises(AssertionError, match="frozen Jacobian"):
         assert_closed_form(layer, x, linear_twin(layer.weight, 2))
-
-
-# --- the learning rule ---
-
-LEARNING_MUTATIONS = {
-    "no norm term": (
-        "dx = linear.add_norm_gradient(linear.input_gradient(dl, x, w), dn / n, x)",
-        "dx = linear.input_gradient(dl, x, w)",
-    ),
-    "no slope of |cos| at B = 2": ("dl = 2 * slope", "dl = slope"),
-    "no slope of |cos|": ("dl = slope + g *", "dl = g *"),
-    "the wrong winner": ("full.scatter(axis, winner[0]", "full.scatter(axis, 1 - winner[0]"),
-}
-
-
-def assert_gradients(layer: nn.Module, x: Tensor, plain: Callable[[Tensor, Tensor], Tensor]) -> None:
-    x = (10 * x).requires_grad_()  # the closed form leaves out the norm's 1e-12 where it would not show
-    leaves = x, layer.weight
-    for found, expected in zip(
-        torch.autograd.grad(layer(x).square().sum(), leaves),
-        torch.autograd.grad(plain(*leaves).square().sum(), leaves),
-        strict=True,
-    ):
-        assert_close(found, expected, 1e-12, "gradient")
-
-
-@pytest.mark.parametrize("kind", ["linear", "conv"])
-@pytest.mark.parametrize("name", LEARNING_MUTATIONS)
-def test_the_gradient_comparison_catches(name: str, kind: str) -> None:
-    b = 1.5 if name == "no slope of |cos|" else 2
-
-    def check(module: Any) -> None:
-        torch.manual_seed(0)
-        if kind == "linear":
-            layer, x = module.BcosLinear(5, 3, b=b, max_out=2).double(), torch.randn(2, 5).double()
-            assert_gradients(layer, x, lambda x, w: bcos_linear(x, w, b, 2, hold=lambda t: t))
-        else:
-            layer, x = module.BcosConv2d(2, 3, 3, b=b, max_out=2).double(), torch.randn(1, 2, 4, 4).double()
-            assert_gradients(layer, x, lambda x, w: bcos_conv(x, w, b, 2, hold=lambda t: t))
-
-    check(module_from_source("bcos"))
-    with pytest.raises(AssertionError, match="gradient"):
-        check(module_from_source("bcos", LEARNING_MUTATIONS[name]))

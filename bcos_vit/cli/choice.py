@@ -1,0 +1,26 @@
+"""The model that a command is about: a trained one by name or file, or on request an untrained one."""
+
+from __future__ import annotations
+
+import argparse
+
+import torch
+
+from bcos_vit.models import ViT, create_model
+from bcos_vit.models.weights import is_weights_file
+
+TRAINED = "trained weights"
+
+
+def chosen_model(given: argparse.Namespace) -> tuple[ViT, str]:
+    """The model of ``--model`` and ``--random-weights``, and what to say about its weights in every output."""
+    seed = given.random_weights
+    if seed is None:
+        return create_model(given.model, pretrained=True), TRAINED
+    if is_weights_file(given.model):
+        raise ValueError(f"{given.model} is a file with weights: drop --random-weights")
+    if not 0 <= seed < 2**64:
+        raise ValueError(f"--random-weights takes a seed from 0 to 2**64 - 1, found {seed}")
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return create_model(given.model), f"random weights, seed {seed}"

@@ -1,0 +1,41 @@
+"""``bcos-vit export``: one file that predicts and explains, verified, with its certificate beside it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+from pathlib import Path
+
+import torch
+
+from bcos_vit.cli.choice import TRAINED, chosen_model
+from bcos_vit.export import to_onnx
+from bcos_vit.photos import read_photo
+
+
+def run(given: argparse.Namespace) -> int:
+    """Export the model of ``given`` to ``given.out``, and print the certificate."""
+    out = Path(given.out)
+    if out.exists():
+        raise FileExistsError(f"{out} exists: remove it, or give another name")
+    model, weights = chosen_model(given)
+    images = None
+    if given.images:
+        assert model.transform is not None  # models of the zoo and of files have one
+        images = torch.stack([model.transform(read_photo(path)) for path in given.images])
+    if not model.dynamic_linear:
+        print(
+            f"note: {given.model} is a conventional model: it has no linear map to read off, so that its file predicts "
+            "but cannot explain",
+            file=sys.stderr,
+        )
+    if weights != TRAINED:
+        model.about["name"] = f"{given.model}, {weights}"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the tracer about itself: what counts is compared
+        certificate = to_onnx(
+            model, out, targets=given.targets, weights=given.weights, precision=given.precision, images=images
+        )
+    print(certificate)
+    return 0

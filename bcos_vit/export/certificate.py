@@ -1,0 +1,163 @@
+"""How far an exported file is from the model that it was made of: measured on random and on real images."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+
+import torch
+from torch import Tensor
+from torchvision.io import decode_image
+from torchvision.transforms import v2
+
+from bcos_vit.atomic import write_whole
+from bcos_vit.explanation import explain
+from bcos_vit.extras import needs
+from bcos_vit.models import ViT
+
+FORMAT = "bcos_vit export certificate 1"
+PHOTOGRAPHS = ("china.jpg", "flower.jpg")
+TOLERANCE = 1e-5
+"""Largest error of what is made in float32, relative to the largest value of each output."""
+RANDOM = 3
+"""Random images that a file is compared on."""
+
+Run = Callable[[Tensor], Mapping[str, Tensor]]
+"""Images (N, 3, H, W) -> the outputs of an exported file by their names."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """An exported file against the model in PyTorch, float32, on the same images and for the classes the file chose."""
+
+    images: int
+    """How many."""
+    top1: float
+    """Share of images whose predicted class is that of the model."""
+    errors: dict[str, float]
+    """Output -> its largest error, relative to the largest value of that output."""
+    residual: float | None = None
+    """Largest relative residual of the file's own ledger; None where it has none, as all below."""
+    lowest_cosine: float | None = None
+    """Of the file's and the model's contribution maps."""
+    median_cosine: float | None = None
+
+    def require_exact(self, what: str) -> None:
+        """Raise ``ArithmeticError`` in a sentence about ``what`` if anything is off by more than :data:`TOLERANCE`."""
+        measured = {**self.errors, "relative residual": self.residual or 0.0}
+        worst = max(measured, key=lambda name: measured[name])
+        if not all(error <= TOLERANCE for error in measured.values()):  # so that NaN is wrong
+            raise ArithmeticError(f"{what}: its {worst} is off by {measured[worst]:.2g}, more than {TOLERANCE:g}")
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What was measured of an exported file, kept beside it as ``FILE.json``."""
+
+    file: str
+    sha256: str
+    bytes: int
+    precision: str
+    """"float32", "float16" or "int8"."""
+    stayed_float: dict[str, int]
+    """In float16 and int8 files, operations that still compute in float32, with their number."""
+    weights_sha256: str
+    """Of the model's weights: names and values in the order of the names."""
+    versions: dict[str, str | None]
+    random: Comparison
+    """On random images, of uniform noise."""
+    real: Comparison
+    """On photographs, or the images that were given."""
+
+    def write(self, path: str | os.PathLike[str]) -> None:
+        """Write it as JSON, whole or not at all."""
+        write_whole(path, json.dumps({"format": FORMAT, **dataclasses.asdict(self)}, indent=2) + "\n")
+
+    def __str__(self) -> str:
+        lines = [f"{self.file}: {self.bytes / 1e6:.1f} MB, {self.precision}, SHA-256 {self.sha256}"]
+        for kind, found in (("random", self.random), ("real", self.real)):
+            errors = ", ".join(f"{name} {error:.1e}" for name, error in found.errors.items())
+            lines.append(
+                f"{found.images} {kind} images: top-1 agreement {100 * found.top1:.4g} %; largest errors {errors}"
+            )
+            if found.residual is not None:
+                maps = f"cosine of maps at least {found.lowest_cosine:.6f}, median {found.median_cosine:.6f}"
+                lines.append(f"    largest relative residual {found.residual:.1e}; {maps}")
+        if self.stayed_float:
+            stayed = ", ".join(f"{count} {name}" for name, count in self.stayed_float.items())
+            lines.append(f"computed in float32 all the same: {stayed}")
+        return "\n".join(lines)
+
+
+def compare(model: ViT, run: Run, images: Tensor) -> Comparison:
+    """Run an exported file on ``images`` (N, 3, H, W), and the model it was made of, and compare all that both say.
+
+    Explanations are compared for the classes that the file explains, predictions apart from that.
+    """
+    found = dict(run(images))
+    with torch.no_grad():
+        expected: dict[str, Tensor] = {"logits": model(images)}
+    agree = float((found["logits"].argmax(1) == expected["logits"].argmax(1)).double().mean())
+    if "contributions" not in found:
+        return Comparison(len(images), agree, _errors(found, expected))
+    e = explain(model, images, found["target"], check_values=False)
+    none = torch.zeros_like(e.image)
+    expected |= {"contributions": e.contributions, "bias": e.constants.get("bias", none)}
+    expected |= {"position": e.constants.get("position", none)}
+    if "weights" in found and e.weights is not None:
+        expected["weights"] = e.weights
+    wide = {name: found[name].double() for name in ("contributions", "position", "bias", "logits")}
+    logit = wide["logits"].gather(1, found["target"][:, None])[:, 0]
+    image = wide["contributions"].sum((1, 2))
+    scale = torch.maximum(image.abs() + wide["position"].abs() + wide["bias"].abs(), logit.abs())
+    residual = (logit - image - wide["position"] - wide["bias"]).abs() / scale
+    cosine = torch.cosine_similarity(wide["contributions"].flatten(1), e.contributions.double().flatten(1))
+    return Comparison(
+        images=len(images),
+        top1=agree,
+        errors=_errors(found, expected),
+        residual=float(residual.nan_to_num(0.0).max()),
+        lowest_cosine=float(cosine.min()),
+        median_cosine=float(cosine.median()),
+    )
+
+
+def _errors(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, float]:
+    errors = {}
+    for name, right in expected.items():
+        off, scale = (t.double().abs().max() for t in (found[name].double() - right, right))
+        errors[name] = float(off / scale if scale > 0 else off)  # what a model adds none of is compared with zero
+    return errors
+
+
+def random_images(model: ViT) -> Tensor:
+    """:data:`RANDOM` images of uniform noise that suit the model, always the same."""
+    size, device = model.spec.image_size, next(model.parameters()).device
+    return torch.rand(RANDOM, 3, size, size, generator=torch.Generator().manual_seed(0)).to(device)
+
+
+def photographs(model: ViT) -> Tensor:
+    """Ten views of scikit-learn's two sample photographs, (10, 3, H, W): four corners and the centre of each.
+
+    Raises ``ImportError`` with the install line where scikit-learn is not there.
+    """
+    side = model.spec.image_size
+    views = v2.Compose([v2.Resize(2 * side, antialias=True), v2.FiveCrop(side)])
+    with needs("export"):
+        folder = files("sklearn.datasets.images")
+    decoded = [decode_image(str(folder / name)) for name in PHOTOGRAPHS]
+    return torch.stack([v2.functional.to_dtype(view, scale=True) for photo in decoded for view in views(photo)])
+
+
+def weights_sha256(model: ViT) -> str:
+    """SHA-256 over the names and values of the model's weights, in the order of the names."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()

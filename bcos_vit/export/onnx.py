@@ -1,0 +1,198 @@
+"""One ONNX file that predicts and explains: made, run, compared with PyTorch, and only then put in its place."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from bcos_vit import checks
+from bcos_vit.atomic import write_whole
+from bcos_vit.export.certificate import Certificate, compare, photographs, random_images, weights_sha256
+from bcos_vit.export.graph import Targets, output_names, to_program, turns
+from bcos_vit.extras import needs, versions
+from bcos_vit.models import ViT
+from bcos_vit.models.cards import preprocessing_in_words
+from bcos_vit.models.vit import require_vit
+
+SUFFIX = ".onnx"
+Precision = Literal["float32", "float16", "int8"]
+PRECISIONS = ("float32", "float16", "int8")
+SENSES = {
+    "logits": "(N, K), bias included",
+    "target": "(N,) the class explained: the predicted one, or the one given",
+    "contributions": "(N, H, W) what each pixel adds to the logit of the target",
+    "position": "(N,) what the position code adds to it, zero where there is none",
+    "bias": "(N,) the constant logit bias",
+    "residual": "(N,) logit - sum of contributions - position - bias: rounding",
+    "weights": "(N, 6, H, W) the row of the linear map, for [r, g, b, 1-r, 1-g, 1-b]",
+}
+
+
+def to_onnx(
+    model: nn.Module,
+    path: str | os.PathLike[str],
+    targets: Targets = "predicted",
+    weights: bool = False,
+    *,
+    precision: Precision = "float32",
+    images: Tensor | None = None,
+) -> Certificate:
+    """Write a model as one ONNX file that predicts and explains, for any batch size, after it has been verified.
+
+    Inputs and outputs are those of :func:`to_program`, by these names. The file's metadata hold class names,
+    preprocessing, spec, licence and the SHA-256 of the weights. It is run by onnxruntime on random and on real images
+    and compared with PyTorch; what was measured is kept beside it as ``PATH.json``.
+
+    Parameters
+    ----------
+    model
+        A model of this project, float32, wrapped or not. A conventional one becomes a file that only predicts.
+    path
+        Where the file goes, ``.onnx``. What is there is replaced once the new file is whole.
+    targets
+        ``"predicted"``, or ``"input"`` for a second input ``target`` (N,), int64.
+    weights
+        Whether the rows are among the outputs.
+    precision
+        ``"float32"``; ``"float16"``, weights and most operations, norms in float32; ``"int8"``, weights and their
+        products quantised by onnxruntime (dynamic, per channel). Inputs and outputs are float32 always. Of the latter
+        two nothing is promised: the certificate says how far they drift.
+    images
+        (N, 3, H, W) real images in [0, 1] to verify with; None for ten views of two photographs.
+
+    Returns
+    -------
+    Certificate
+        What was measured; printing it says it in words.
+
+    Raises
+    ------
+    ImportError
+        Without the packages of the extra ``export``, with the install line.
+    ValueError
+        For arguments that do not fit the model or each other, before anything is made.
+    ArithmeticError
+        If a float32 file is further than 1e-5 from PyTorch. Nothing is written then.
+    """
+    with needs("export"):
+        import onnxruntime
+        import onnxscript  # noqa: F401  # what torch writes ONNX with
+    path = Path(path)
+    if path.suffix != SUFFIX:
+        raise ValueError(f"an ONNX file ends in {SUFFIX}, found {path}")
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, found {precision!r}")
+    vit = copy.deepcopy(require_vit(model)).cpu().eval()
+    if (dtype := next(vit.parameters()).dtype) != torch.float32:
+        raise ValueError(f"a file is compared with the model in float32, found {dtype}: convert it with .float()")
+    real = photographs(vit) if images is None else _checked(images, vit)
+    names = output_names(vit, weights)
+    program = to_program(copy.deepcopy(vit).half() if precision == "float16" else vit, targets, weights)
+    with TemporaryDirectory() as folder:
+        made = Path(folder, "made.onnx")
+        _write(program, made, ["image", *(["target"] if targets == "input" else [])], names, _metadata(vit, names))
+        if precision == "int8":
+            made = _quantised(made)
+        session = onnxruntime.InferenceSession(made, providers=["CPUExecutionProvider"])
+        run = _runner(session, names, targets)
+        content = made.read_bytes()
+        certificate = Certificate(
+            file=path.name,
+            sha256=hashlib.sha256(content).hexdigest(),
+            bytes=len(content),
+            precision=precision,
+            stayed_float={} if precision == "float32" else _stayed_float(made),
+            weights_sha256=weights_sha256(vit),
+            versions=versions(),
+            random=compare(vit, run, random_images(vit)),
+            real=compare(vit, run, real),
+        )
+    if precision == "float32":
+        for kind, found in (("random", certificate.random), ("real", certificate.real)):
+            found.require_exact(f"{path} was not written, since it differs from PyTorch on {kind} images")
+    write_whole(path, content)
+    certificate.write(path.with_name(f"{path.name}.json"))
+    return certificate
+
+
+def _write(program: Any, path: Path, inputs: list[str], outputs: tuple[str, ...], metadata: dict[str, str]) -> None:
+    given = "target" in inputs
+    names = [f"{name}_given" if given and name == "target" else name for name in outputs]
+    exported = torch.onnx.export(
+        program, (), dynamo=True, input_names=inputs, output_names=names, external_data=False, verbose=False
+    )
+    assert exported is not None
+    if given:  # of two values of one name there can be but one: the target that came in goes out
+        graph = exported.model.graph
+        graph.outputs[outputs.index("target")] = graph.inputs[inputs.index("target")]
+    exported.model.metadata_props.update(metadata)
+    exported.save(path, external_data=False)
+
+
+def _quantised(path: Path) -> Path:
+    with needs("export"):
+        from onnxruntime.quantization import QuantType, quantize_dynamic
+        from onnxruntime.quantization.shape_inference import quant_pre_process
+    folded, quantised = path.with_name("folded.onnx"), path.with_name("int8.onnx")
+    quant_pre_process(path, folded, skip_symbolic_shape=True)  # transposed weights and norms become constants
+    quantize_dynamic(folded, quantised, per_channel=True, weight_type=QuantType.QInt8)
+    return quantised
+
+
+def _runner(session: Any, names: tuple[str, ...], targets: Targets) -> Callable[[Tensor], dict[str, Tensor]]:
+    def run(images: Tensor) -> dict[str, Tensor]:
+        feed = {"image": images.numpy()}
+        if targets == "input":
+            feed["target"] = turns(images, session.get_outputs()[0].shape[1]).numpy()
+        return {name: torch.from_numpy(found) for name, found in zip(names, session.run(None, feed), strict=True)}
+
+    return run
+
+
+def _stayed_float(path: Path) -> dict[str, int]:
+    """Operations of the file that compute on float32, by kind; casts are none."""
+    import onnx
+    from onnx import TensorProto
+
+    graph = onnx.shape_inference.infer_shapes(onnx.load(path)).graph
+    kinds = {value.name: value.type.tensor_type.elem_type for value in (*graph.value_info, *graph.output)}
+    counted = Counter(
+        n.op_type for n in graph.node if n.op_type != "Cast" and kinds.get(n.output[0]) == TensorProto.FLOAT
+    )
+    return dict(sorted(counted.items()))
+
+
+def _metadata(model: ViT, names: tuple[str, ...]) -> dict[str, str]:
+    spec = dataclasses.asdict(model.spec)
+    said = {
+        "name": model.about.get("name"),
+        "class_names": model.class_names,
+        "preprocessing": preprocessing_in_words(model.spec.image_size),
+        "spec": spec,
+        "licence": model.about.get("licence"),
+        "weights_sha256": weights_sha256(model),
+        "outputs": {name: SENSES[name] for name in names},
+        "explains": "yes" if model.dynamic_linear else "no: a conventional model has no linear map to read off",
+        "producer": f"bcos_vit {versions()['bcos_vit']}",
+    }
+    return {name: value if isinstance(value, str) else json.dumps(value) for name, value in said.items() if value}
+
+
+def _checked(images: Tensor, model: ViT) -> Tensor:
+    checks.require_float(images, "images")
+    checks.check_values(images)
+    size = model.spec.image_size
+    if images.dim() != 4 or images.shape[1:] != (3, size, size):
+        raise ValueError(f"images must be (N, 3, {size}, {size}), as the file takes them, found {tuple(images.shape)}")
+    return images.detach().float().cpu()
