@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -79,10 +79,11 @@ def explain(
     if images.dim() != 4:
         collapse(model, images)  # which says what is wrong
     stages = at is not None or isinstance(target, Unit)
-    at_once, done, parts = max(1, FIRST // max(1, images.shape[2] * images.shape[3])), 0, []
+    at_once, done = max(1, FIRST // max(1, images.shape[2] * images.shape[3])), 0
+    parts: list[Explanation] = []
     while not parts or done < len(images):
         rows = slice(done, done + at_once)
-        with _kept(model) if rows.stop < len(images) else nullcontext({}) as kept:
+        with _kept(model, rows.stop < len(images)) as kept:
             linear_map = collapse(model, images[rows], check_values=check_values, stages=stages)
         check_batch(target, len(images))
         parts.append(_explain(linear_map, images[rows], part(target, len(images), rows), at))
@@ -148,8 +149,11 @@ def _contributions(weights: Tensor, source: Tensor) -> Tensor:
 
 
 @contextmanager
-def _kept(model: nn.Module) -> Iterator[dict[int, int]]:
-    """Where in memory, and how much of it, forward keeps for backward besides the weights."""
+def _kept(model: nn.Module, asked: bool) -> Iterator[dict[int, int]]:
+    """Where in memory, and how much of it, forward keeps for backward besides the weights; nothing if not asked."""
+    if not asked:
+        yield {}
+        return
     weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
     kept: dict[int, int] = {}
 

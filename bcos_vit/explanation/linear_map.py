@@ -139,9 +139,14 @@ class LinearMap:
             raise ValueError(f"stage {name!r} has no tokens but one vector an image")
         return value.flatten(1, -2)
 
+    def grid_size(self) -> tuple[int, int]:
+        """Rows and columns of the tokens."""
+        height, width = self.stage("tokens").value.shape[1:3]
+        return height, width
+
     def grid(self, tokens: Tensor) -> Tensor:
         """Tokens (B, ..., N, D) -> (B, ..., D, h, w), as they lie in the image."""
-        return tokens.unflatten(-2, self.stage("tokens").value.shape[1:3]).movedim(-1, -3)
+        return tokens.unflatten(-2, self.grid_size()).movedim(-1, -3)
 
     def rows(self, target: Target = None) -> Tensor:
         """Rows of the map, (B, C, H, W), or (B, T, C, H, W) for several targets per image.

@@ -104,8 +104,8 @@ class Explanation:
     def image_share(self) -> Tensor:
         """(B,) |image| / (|image| + |position|) in [0, 1]; exactly 1 without a position term. The bias is no part.
 
-        A share of the *encoded* image: the constant one in [x, 1 - x] is credited to the pixel. At a stage a share of its
-        tokens, which hold all that was added before.
+        A share of the *encoded* image: the constant one in [x, 1 - x] is credited to the pixel. At a stage, a share of
+        its tokens, which hold all that was added before.
         """
         image = self.image.abs()
         position = self.constants["position"].abs() if "position" in self.constants else torch.zeros_like(image)

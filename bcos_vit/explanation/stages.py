@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.func import vmap
 
 from bcos_vit.explanation.inherent import explain_row
-from bcos_vit.explanation.linear_map import LinearMap, Row, collapse
+from bcos_vit.explanation.linear_map import LinearMap, collapse
 from bcos_vit.explanation.result import TOLERANCES, Explanation, LedgerError
 from bcos_vit.explanation.targets import Target, resolve
 from bcos_vit.layers.mode import at_least_float32
@@ -87,7 +87,8 @@ class Anatomy:
 
     def __repr__(self) -> str:
         worst = max((float(r.max()) for r in self.relative_residuals().values()), default=0.0)
-        return f"<Anatomy of {len(self.logits)} images in {len(self.stages)} stages; largest relative residual {worst:.1e}>"
+        size = f"{len(self.logits)} images in {len(self.stages)} stages"
+        return f"<Anatomy of {size}; largest relative residual {worst:.1e}>"
 
     def _sums(self) -> Iterator[tuple[str, Tensor, Tensor]]:
         """Name, what is left over, and the scale of it."""
@@ -171,7 +172,7 @@ def anatomy(model: nn.Module, images: Tensor, target: Target = None, *, check_va
         return Anatomy(
             explanation=explain_row(linear_map, shown, resolved, row, None),
             logits=linear_map.logits,
-            grid=tuple(linear_map.stages["tokens"].value.shape[1:3]),
+            grid=linear_map.grid_size(),
             tokens=tokens,
             constants=constants,
             branches=branches,

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from bcos_vit.export.certificate import compare, random_images
 from bcos_vit.explanation.inherent import explain_row
 from bcos_vit.explanation.linear_map import collapse
 from bcos_vit.explanation.targets import resolve, single
+from bcos_vit.export.certificate import compare, random_images
 from bcos_vit.layers.maps import transposed_convolution
 from bcos_vit.models import ViT
 from bcos_vit.models.vit import require_vit
@@ -80,11 +80,11 @@ def to_program(model: nn.Module, targets: Targets = "predicted", weights: bool =
     >>> logits.shape, contributions.shape
     (torch.Size([3, 10]), torch.Size([3, 8, 8]))
 
-    Inputs are ``image`` (N, 3, H, W), float32 in [0, 1], for any N and the size of the spec, and with ``targets="input"``
-    also ``target`` (N,), int64. Outputs are ``logits`` (N, K), ``target`` (N,), ``contributions`` (N, H, W), and of the
-    ledger ``position``, ``bias`` and ``residual`` (N,); position is zero where a model adds none. With ``weights`` also
-    the rows, (N, 6, H, W). A conventional model has no linear map to read off: its program gives ``logits`` and
-    ``target``. The model itself stays as it is.
+    Inputs are ``image`` (N, 3, H, W), float32 in [0, 1], for any N and the size of the spec, and with
+    ``targets="input"`` also ``target`` (N,), int64. Outputs are ``logits`` (N, K), ``target`` (N,), ``contributions``
+    (N, H, W), and of the ledger ``position``, ``bias`` and ``residual`` (N,); position is zero where a model adds none.
+    With ``weights`` also the rows, (N, 6, H, W). A conventional model has no linear map to read off: its program gives
+    ``logits`` and ``target``. The model itself stays as it is.
 
     Raises
     ------
@@ -144,8 +144,10 @@ def _convolution_backward(
     output_mask: list[bool],
 ) -> tuple[Tensor | None, ...]:
     """The gradient by the input of our convolutions as a transposed convolution, which other formats know."""
-    assert not transposed and output_mask == [True, False, False] and dilation == [1, 1]
-    return transposed_convolution(g, x.shape, w, tuple(stride), tuple(padding), groups), None, None
+    assert not transposed
+    assert output_mask == [True, False, False]
+    assert dilation == [1, 1]
+    return transposed_convolution(g, x.shape, w, (stride[0], stride[1]), (padding[0], padding[1]), groups), None, None
 
 
 def _dtype(model: nn.Module) -> torch.dtype:

@@ -167,9 +167,8 @@ def _stayed_float(path: Path) -> dict[str, int]:
 
     graph = onnx.shape_inference.infer_shapes(onnx.load(path)).graph
     kinds = {value.name: value.type.tensor_type.elem_type for value in (*graph.value_info, *graph.output)}
-    counted = Counter(
-        n.op_type for n in graph.node if n.op_type != "Cast" and kinds.get(n.output[0]) == TensorProto.FLOAT
-    )
+    floats = {name for name, kind in kinds.items() if kind == TensorProto.FLOAT}
+    counted = Counter(node.op_type for node in graph.node if node.op_type != "Cast" and node.output[0] in floats)
     return dict(sorted(counted.items()))
 
 

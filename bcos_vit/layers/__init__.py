@@ -1,6 +1,6 @@
 """The bricks, in the order in which an image meets them. Each is ``y = W(x) x`` while explaining."""
 
-from bcos_vit.layers.attention import Attention
+from bcos_vit.layers.attention import Attention, Values
 from bcos_vit.layers.bcos import BcosConv2d, BcosLinear
 from bcos_vit.layers.encoding import SixChannels, Standardised
 from bcos_vit.layers.logits import Logits, PoolHead, TokenHead
@@ -23,6 +23,7 @@ __all__ = [
     "StemStage",
     "TokenHead",
     "Tokens",
+    "Values",
     "build_stem",
     "constant",
     "freeze",

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bcos_vit.layers.mode import branch, is_frozen
+from bcos_vit.layers.mode import branch, fixed, is_frozen
 from bcos_vit.layers.position import Rotation, rotate
 
 PRIOR_STD = 1.0
@@ -14,11 +14,21 @@ PRIOR_STD = 1.0
 
 
 def attend(q: Tensor, k: Tensor, prior: Tensor | None) -> Tensor:
-    """``softmax(q k^T / sqrt(d) + prior)``: (B, H, N, d) twice -> (B, H, N, N), in one piece of memory."""
+    """``softmax(q k^T / sqrt(d) + prior)``: (B, H, N, d) twice -> (B, H, N, N)."""
     scores = (q * q.shape[-1] ** -0.5) @ k.mT
     if prior is not None:
-        scores += prior
-    return torch.softmax(scores, -1, out=scores)
+        scores = scores + prior
+    return scores.softmax(-1)
+
+
+class Values(nn.Linear):
+    """A plain linear map without bias, of which nothing is kept for its weight while a linear map is collapsed."""
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__(in_features, out_features, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, fixed(self.weight))
 
 
 class Attention(nn.Module):

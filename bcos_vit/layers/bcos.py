@@ -1,8 +1,8 @@
 """The B-cos transform, linear and convolutional: ``y = |cos(x, w)|^(B-1) * w.x / |w|``, with one norm |w| a row.
 
 M. Boehle, M. Fritz, B. Schiele, "B-cos Networks", CVPR 2022, arXiv 2205.10268; stabilising terms as in
-the B-cos v2 release. The rows stay as they are and the result is divided by their norms, for a normalised copy of the
-weights would cost more than the rest of the layer. There are two rules for one forward pass:
+the B-cos v2 release. The rows stay as they are and the result is divided by their norms: a normalised copy, kept for
+backward, would cost more memory and time (in float16, rows must have a norm between about 1e-3 and 1e4). There are two rules for one forward pass:
 
 * *learning*: an autograd function whose backward is the closed form of the true gradient, in as few passes over
   memory as it takes. Differentiated again, it works from its inputs, not from what it stored.
@@ -50,13 +50,13 @@ def to_winners(dl: Tensor, winner: Tensor, axis: int, max_out: int) -> Tensor:
     return spread.flatten(axis, axis + 1)
 
 
-def aligned(x: Tensor, w: Tensor, linear: Map, max_out: int) -> tuple[Tensor, ...]:
-    """``l = w.x``, the norms of input and rows, and with MaxOut (whose ``l`` is that of unit rows) who won."""
-    l, n, r = linear(x, w.to(x.dtype)), linear.norm(x), linear.row_norm(w)
+def respond(x: Tensor, w: Tensor, r: Tensor, linear: Map, max_out: int) -> tuple[Tensor, ...]:
+    """``l = w.x`` and the norm ``r`` of its rows; with MaxOut ``l`` of unit rows, that norm, and who won."""
+    l = linear(x, w.to(x.dtype))
     if max_out == 1:
-        return l, n, r
-    l, winner = strongest(l.div(r).to(l.dtype), linear.axis, max_out)
-    return l, n, r, winner
+        return l, r
+    l, winner = strongest((l / r).to(l.dtype), linear.axis, max_out)
+    return l, torch.ones_like(r[:1]), winner
 
 
 class BcosLearning(torch.autograd.Function):
@@ -70,8 +70,8 @@ class BcosLearning(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, w: Tensor, linear: Map, b: float, max_out: int) -> tuple[Tensor, ...]:
-        l, n, r, *winner = aligned(x, w, linear, max_out)
-        unit = r if max_out == 1 else torch.ones_like(r[:1])
+        n, r = linear.norm(x), linear.row_norm(w)
+        l, unit, *winner = respond(x, w, r, linear, max_out)
         return cosine_power(l, linear.per_unit(n, l.shape[linear.axis]), unit, b).mul_(l), l, n, r, *winner
 
     @staticmethod
@@ -87,9 +87,10 @@ class BcosLearning(torch.autograd.Function):
             return None, None, None, None, None
         linear, b, max_out = ctx.linear, ctx.b, ctx.max_out
         x, w, l, n, r, *winner = ctx.saved_tensors
+        unit = torch.ones_like(r[:1]) if winner else r
         if torch.is_grad_enabled():  # to be differentiated again: what forward stored would hide from the tape
-            l, n, r, *winner = aligned(x, w, linear, max_out)
-        unit = r if max_out == 1 else torch.ones_like(r[:1])
+            n, r = linear.norm(x), linear.row_norm(w)
+            l, unit, *winner = respond(x, w, r, linear, max_out)
         cos = l.abs().to(n.dtype).div_(linear.per_unit(n, l.shape[linear.axis])).div_(unit)
         if b == 2:
             dl = g * cos.mul_(2 / unit)  # fresh: of several gradients at once (vmap), cos is but one
@@ -115,16 +116,18 @@ class BcosLearning(torch.autograd.Function):
 
 def bcos_transform(x: Tensor, weight: Tensor, linear: Map, b: float, max_out: int) -> Tensor:
     """Apply the transform with ``weight`` (raw rows) in the mode that is on."""
-    if is_autocast(x) and x.dtype != torch.float64:
+    if is_autocast(x):
         # Cast here, since torch.amp.custom_fwd does not work with setup_context.
-        x = x.to(torch.get_autocast_dtype(x.device.type))
+        x = x if x.dtype == torch.float64 else x.to(torch.get_autocast_dtype(x.device.type))
+    elif x.dtype != weight.dtype:
+        raise TypeError(f"the input is {x.dtype} but the weights are {weight.dtype}: convert one with .to(dtype)")
     if not is_frozen():
         learning = BcosLearning.apply if torch.is_grad_enabled() else BcosLearning.forward
         y: Tensor = learning(x, weight, linear, b, max_out)[0]
         return y
-    l, n, r, *winner = aligned(x, fixed(weight), linear, max_out)
-    n = linear.per_unit(freeze(n), l.shape[linear.axis])
-    return l.mul_(cosine_power(freeze(l), n, freeze(r) if max_out == 1 else torch.ones_like(r[:1]), b))
+    n, r = linear.norm(freeze(x)), linear.row_norm(freeze(weight))
+    l, unit, *_ = respond(x, fixed(weight), r, linear, max_out)
+    return l.mul_(cosine_power(freeze(l), linear.per_unit(n, l.shape[linear.axis]), unit, b))
 
 
 def _check(b: float, **counts: int | tuple[int, int]) -> None:

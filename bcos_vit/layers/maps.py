@@ -14,7 +14,6 @@ from torch.nn.grad import conv2d_weight
 
 from bcos_vit.layers.mode import at_least_float32
 
-
 ROW_EPS = 1e-12
 """Below which a row counts as having this norm, so that a row of zeros answers with zero."""
 

@@ -25,36 +25,36 @@ class FrozenNorm(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x: Tensor, weight: Tensor, groups: int | None, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(x: Tensor, weight: Tensor, groups: int | None, eps: float) -> tuple[Tensor, Tensor]:
         if groups is None:
-            y, mean, rstd = torch.native_layer_norm(x, weight.shape, weight, None, eps)
-            return y, mean, rstd
+            y, _, rstd = torch.native_layer_norm(x, weight.shape, weight, None, eps)
+            return y, rstd
         batch, channels, height, width = x.shape
         flat = weight.flatten()
-        y, mean, rstd = torch.native_group_norm(x, flat, None, batch, channels, height * width, groups, eps)
-        return y, mean.unsqueeze(-1), rstd.unsqueeze(-1)
+        y, _, rstd = torch.native_group_norm(x, flat, None, batch, channels, height * width, groups, eps)
+        return y, rstd.unsqueeze(-1)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         x, weight, _, _ = inputs
-        _, mean, rstd = output
-        ctx.mark_non_differentiable(mean, rstd)
+        rstd = output[1]
+        ctx.mark_non_differentiable(rstd)
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(weight, rstd, *((x, mean) if ctx.needs_input_grad[1] else ()))
+        ctx.save_for_backward(weight, rstd, *((x,) if ctx.needs_input_grad[1] else ()))
 
     @staticmethod
     def backward(ctx: Any, g: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
         if g is None:
             return None, None, None, None
-        weight, rstd, *inputs = ctx.saved_tensors
-        rows = (*rstd.shape[:-1], -1)  # each with statistics of its own
-        h = (g * weight).reshape(rows)
-        dx = ((h - h.mean(-1, keepdim=True)) * rstd).view_as(g) if ctx.needs_input_grad[0] else None
-        if not inputs:
-            return dx, None, None, None
-        x, mean = inputs
-        standard = ((x.reshape(rows) - mean) * rstd).view_as(x)
-        return dx, (g * standard).sum_to_size(weight.shape), None, None
+        weight, rstd, *x = ctx.saved_tensors
+
+        def standardise(t: Tensor) -> Tensor:
+            rows = t.reshape(*rstd.shape[:-1], -1)  # each with statistics of its own
+            return ((rows - rows.mean(-1, keepdim=True)) * rstd).view_as(t)
+
+        dx = standardise(g * weight) if ctx.needs_input_grad[0] else None
+        dw = (g * standardise(x[0])).sum_to_size(weight.shape) if x else None
+        return dx, dw, None, None
 
 
 def frozen_norm(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int | None, eps: float) -> Tensor:

@@ -17,6 +17,7 @@ from bcos_vit.layers import (
     Mlp,
     SixChannels,
     Standardised,
+    Values,
 )
 from bcos_vit.layers.mode import branch
 from bcos_vit.layers.position import Rotation
@@ -44,7 +45,7 @@ class Bricks:
             return cls(Standardised, nn.Linear, plain, plain, nn.Conv2d, norm, stem_norm, nn.GELU)
         linear = partial(BcosLinear, b=spec.b, max_out=spec.max_out)
         conv = partial(BcosConv2d, b=spec.b, max_out=spec.stem_max_out)
-        value = linear if spec.value == "bcos" else plain
+        value = linear if spec.value == "bcos" else Values
         return cls(SixChannels, linear, linear, value, conv, LayerNorm, GroupNorm, nn.Identity)
 
 

@@ -6,18 +6,18 @@ import dataclasses
 import math
 import re
 import weakref
-from contextlib import nullcontext
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
 
 from bcos_vit import Combination, Contrast, TopK, Unit, collapse, explain
 from bcos_vit.explanation import inherent
 from bcos_vit.models.vit import ViT
 from laws import RTOL, TENSORS, assert_close
-from toys import NAME, VITC, images_for, toy
+from toys import NAME, images_for, toy
 
 BATCH = 7
 FIRST = 2
@@ -102,42 +102,31 @@ def test_parts_make_up_the_whole(
         assert getattr(e, field) == getattr(whole, field)
 
 
-@pytest.mark.parametrize(
-    ("memory", "expected"),
-    [(1000, [2, 5]), (500, [2, 5]), (499, [2, 4, 1]), (200, [2, 2, 2, 1]), (199, [2] + [1] * 5), (1, [2] + [1] * 5)],
-)
-def test_parts_are_bounded(
-    model: ViT, images: Tensor, sizes: list[int], memory: int, expected: list[int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As many images at once as fit, by what the part before was seen to need, here 100 bytes each; at least one."""
-    monkeypatch.setattr(inherent, "_kept", lambda model: nullcontext(Needed(sizes)))
-    explain(model, images, memory=memory)
-    assert sizes == expected
+def graph(model: ViT, images: Tensor) -> int:
+    """Bytes that one forward pass keeps for backward, besides the weights."""
+    weights = {p.data_ptr() for p in model.parameters()}
+    kept: dict[int, torch.UntypedStorage] = {}
+
+    def keep(t: Tensor) -> Tensor:
+        kept[t.untyped_storage().data_ptr()] = t.untyped_storage()
+        return t.detach()
+
+    with saved_tensors_hooks(keep, lambda t: t):
+        collapse(model, images)
+    return sum(storage.nbytes() for place, storage in kept.items() if place not in weights)
 
 
-class Needed(dict[int, int]):
-    """What a part kept, 100 bytes an image."""
-
-    def __init__(self, sizes: list[int]) -> None:
-        self.sizes = sizes
-
-    def values(self) -> Any:
-        return [100 * self.sizes[-1]]
-
-
-def need(model: ViT, count: int) -> int:
-    with inherent._kept(model) as kept:
-        linear_map = collapse(model, images_for(model, count))
-    del linear_map
-    return sum(kept.values())
-
-
-def test_the_need_is_that_of_the_graph() -> None:
-    """Twice the images need twice the memory, or nearly, as freed memory is used again; the weights do not count."""
-    model, wide = toy(VITC), toy(VITC, mlp_width=4000)
-    assert 1.7 <= need(model, 8) / need(model, 4) <= 2.3
-    weights = sum(p.nbytes for p in wide.parameters())
-    assert need(wide, 1) < weights < need(wide, 16)
+@pytest.mark.parametrize("mlp_width", [40, 4000], ids=["small", "mostly weights"])
+@pytest.mark.parametrize("fit", [20, 10, 5])
+def test_parts_are_bounded(sizes: list[int], fit: int, mlp_width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many images at once as fit, by what the part before needed; the weights do not count."""
+    model = toy(NAME, mlp_width=mlp_width)
+    images = images_for(model, 50)
+    monkeypatch.setattr(inherent, "FIRST", 10 * 12 * 12)
+    explain(model, images, memory=fit * graph(model, images[:10]) // 10)
+    assert sizes[0] == 10
+    assert sum(sizes) == 50
+    assert all(0.6 * fit <= size <= 1.5 * fit for size in sizes[1:-1])  # memory that was freed may count
 
 
 def test_photographs_go_by_eight_at_first() -> None:

@@ -65,7 +65,7 @@ def test_second_backward(case: Case) -> None:
     results = []
     for function in (frozen_norm(case), case.plain):
         dx, dw = torch.autograd.grad(function(x, w), (x, w), g, create_graph=True)
-        by = {"x by weight": (dx, w), "x by g": (dx, g), "weight by g": (dw, g)}
+        by = {"x by weight": (dx, w), "x by g": (dx, g), "weight by g": (dw, g), "weight by x": (dw, x)}
         results.append(
             {name: torch.autograd.grad(d.square().sum(), t, retain_graph=True)[0] for name, (d, t) in by.items()}
         )

@@ -180,7 +180,7 @@ def test_the_second_derivative_is_right(b: float, max_out: int) -> None:
     assert_gradgradcheck(layer, calm_input(lambda x: bcos_linear(x, layer.weight.detach(), 1), (2, 4), max_out))
 
 
-@pytest.mark.parametrize("geometry", GEOMETRIES)
+@pytest.mark.parametrize("geometry", ["stem", "not-square"])
 def test_the_second_derivative_of_a_convolution_is_right(geometry: str) -> None:
     layer = conv(2, 1, geometry).double()
     assert_gradgradcheck(layer, calm_input(conv_lines(layer, geometry), (1, 4, 3, 3), 1))

@@ -143,29 +143,29 @@ class Mutation(NamedTuple):
 
 
 OUT_OF_PLACE = ("return l.mul_(cosine_power(", "return l * (cosine_power(")  # else autograd itself refuses
-COS = ("cosine_power(freeze(l), n,", "cosine_power(l, n,")
-INPUT_NORM = ("linear.per_unit(freeze(n),", "linear.per_unit(n,")
-ROW_NORM = ("freeze(r) if max_out", "r if max_out")
+COS = ("cosine_power(freeze(l),", "cosine_power(l,")
+INPUT_NORM = ("linear.norm(freeze(x))", "linear.norm(x)")
+ROW_NORM = ("linear.row_norm(freeze(weight))", "linear.row_norm(weight)")
 LEARNING_RULE = ("if not is_frozen():\n        learning", "if True:\n        learning")
-CENTRED = "(h - h.mean(-1, keepdim=True))"
-STANDARD = "(s := (t := inputs[0].reshape(rows)).sub(t.mean(-1, keepdim=True)) * rstd)"
-VARIANCE = (CENTRED, f"({CENTRED} - {STANDARD} * (h * s).mean(-1, keepdim=True))")
-MEAN = (CENTRED, "h")
+BACK = "dx = standardise(g * weight)"
+ROWS = "reshape(*rstd.shape[:-1], -1)"
+ALONG = f"(s.{ROWS} * (h * s).{ROWS}.mean(-1, keepdim=True)).view_as(h)"
+VARIANCE = (BACK, f"h, s = g * weight, standardise(x[0])\n        dx = standardise(h - {ALONG})")
+MEAN = ("(rows - rows.mean(-1, keepdim=True))", "rows")
 FUSED_LAYER_NORM = ("if is_frozen():\n            return frozen_norm", "if False:\n            return frozen_norm")
 FUSED_GROUP_NORM = ("if is_frozen():\n            bias", "if False:\n            bias")
 GRAPH = ("torch.is_grad_enabled() and not is_frozen()", "torch.is_grad_enabled()")
-NEW_SCORES = ("torch.softmax(scores, -1, out=scores)", "torch.softmax(scores, -1)")
 HELD = {  # with a graph of the scores, what else keeps it from each of the three
     "q": ("scores = (q *", "scores = (q.detach() *"),
     "k": ("@ k.mT", "@ k.detach().mT"),
-    "prior": ("scores += prior", "scores += prior.detach()"),
+    "prior": ("scores + prior", "scores + prior.detach()"),
 }
 FUSED_ATTENTION = ("attend(q, k, prior) if is_frozen() else None", "None")
 
 
 def only(free: str) -> tuple[Swap, ...]:
     """Attention in which that alone is not frozen."""
-    return GRAPH, NEW_SCORES, *[swap for name, swap in HELD.items() if name != free]
+    return GRAPH, *[swap for name, swap in HELD.items() if name != free]
 
 
 MUTATIONS = [

@@ -1,0 +1,59 @@
+"""A file of every B-cos architecture says what PyTorch says, on images that nobody verified it with, in any batch."""
+
+import pytest
+import torch
+
+from bcos_vit import create_model, list_models
+from bcos_vit.export import to_onnx
+from exported import errors, outputs, session, unseen
+from kinds import KINDS, kind
+from toys import perturb_norms
+
+NAMES = [name for name in list_models("bcos_*") if not name.endswith(("_digits", "_shapes"))]
+BATCHES = [17] * 5 + [3] * 4 + [1] * 3
+"""A hundred images."""
+
+
+def largest(model, path, images, sizes, targets=None):
+    """Of every output of a file the largest error over batches of these sizes."""
+    file, found = session(path), {}
+    given = [None] * len(sizes) if targets is None else targets.split(sizes)
+    for batch, target in zip(images.split(sizes), given, strict=True):
+        said = outputs(file, batch, target)
+        expected = said["logits"].argmax(1) if target is None else target
+        assert torch.equal(said["target"], expected)
+        for name, error in errors(model, said, batch).items():
+            found[name] = max(error, found.get(name, 0.0))
+    return found
+
+
+def test_there_are_sixteen():
+    assert len(NAMES) == 16
+    assert sum("_rope_" in name for name in NAMES) == 8
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "depth"),
+    [(name, 2) for name in NAMES]
+    + [(name, None) for name in NAMES if "_ti_" in name or "_s_" in name if "rope" not in name],
+)
+def test_files_are_exact_on_a_hundred_unseen_images(name, depth, tmp_path):
+    model = perturb_norms(create_model(name, **({} if depth is None else {"depth": depth}))).eval()
+    certificate = to_onnx(model, tmp_path / "model.onnx")
+    found = largest(model, tmp_path / "model.onnx", unseen(model), BATCHES)
+    print(name, depth, f"{certificate.bytes / 1e6:.1f} MB", {output: f"{error:.1e}" for output, error in found.items()})
+    assert max(found.values()) <= 1e-5, found
+    assert ("rope" in name) == (found["position"] == 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in KINDS if name.startswith("bcos")])
+def test_every_kind_of_model_and_any_class(name, tmp_path):
+    model = kind(name)
+    to_onnx(model, tmp_path / "model.onnx", targets="input", weights=True)
+    images = unseen(model, 21)
+    targets = torch.arange(21) % model.num_classes
+    found = largest(model, tmp_path / "model.onnx", images, [17, 3, 1], targets)
+    assert max(found.values()) <= 1e-5, found
+    assert {"weights", "contributions", "ledger"} <= found.keys()
