@@ -5,7 +5,7 @@ JOBS ?= 2
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: train checkpoints test test-slow lint format clean
+.PHONY: train checkpoints bench test test-slow lint format clean
 
 train: $(INSTALLED)  ## train the embedded default and show what it learnt
 	$(BIN)/python train.py
@@ -17,6 +17,9 @@ checkpoints: $(INSTALLED)  ## train the models that ship, and replace those of c
 		cp runs/checkpoints/$$name/model.safetensors checkpoints/$$name.safetensors; \
 		cp runs/checkpoints/$$name/card.json checkpoints/$$name.json; \
 	done
+
+bench: $(INSTALLED)  ## what an explanation costs, into docs/benchmark.md and .json; minutes, on a quiet machine
+	$(BIN)/python benchmarks/price.py
 
 # One thread a process: several small tests at once are faster than one test on many threads.
 test: $(INSTALLED)  ## everything but slow, at most 6 minutes on two cores

@@ -66,9 +66,7 @@ def unseen(model: ViT, count: int = 100) -> Tensor:
     for number in range(count // 2):
         photo = torch.from_numpy(photos[number % len(photos)].copy()).permute(2, 0, 1).float() / 255
         side = int(min(photo.shape[1:]) * (0.4 + 0.6 * float(torch.rand((), generator=generator))))
-        top, left = (
-            int(torch.randint(length - side + 1, (), generator=generator)) for length in photo.shape[1:]
-        )
+        top, left = (int(torch.randint(length - side + 1, (), generator=generator)) for length in photo.shape[1:])
         views.append(resize(photo[:, top : top + side, left : left + side], [size, size], antialias=True).clamp(0, 1))
     return torch.cat([noise, *(view[None] for view in views)])
 

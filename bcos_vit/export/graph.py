@@ -70,6 +70,7 @@ def output_names(model: ViT, weights: bool) -> tuple[str, ...]:
     return (*PREDICTIONS, *((*EXPLANATIONS, *(("weights",) if weights else ())) if model.dynamic_linear else ()))
 
 
+@torch.inference_mode(False)  # which would make weights that cannot be differentiated
 def to_program(model: nn.Module, targets: Targets = "predicted", weights: bool = False) -> ExportedProgram:
     """Trace prediction and explanation of a model into a :class:`torch.export.ExportedProgram`.
 
@@ -117,11 +118,10 @@ def to_program(model: nn.Module, targets: Targets = "predicted", weights: bool =
         run = program.module()
         names = output_names(vit, weights)
 
-        def by_name(images: Tensor) -> dict[str, Tensor]:
-            given = (turns(images, vit.num_classes),) if targets == "input" else ()
-            return dict(zip(names, run(images, *given), strict=True))
-
-        compare(vit, by_name, random_images(vit)).require_exact("the program differs from the model on random images")
+        images = random_images(vit)
+        asked = (turns(images, vit.num_classes),) if targets == "input" else ()
+        found = compare(vit, lambda images: dict(zip(names, run(images, *asked), strict=True)), images, *asked)
+        found.require_exact("the program differs from the model on random images")
     return program
 
 

@@ -8,7 +8,6 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 
 from bcos_vit import checks
 from bcos_vit.atomic import write_whole
-from bcos_vit.export.certificate import Certificate, compare, photographs, random_images, weights_sha256
+from bcos_vit.export.certificate import Certificate, Comparison, compare, photographs, random_images, weights_sha256
 from bcos_vit.export.graph import Targets, output_names, to_program, turns
 from bcos_vit.extras import needs, versions
 from bcos_vit.models import ViT
@@ -39,6 +38,7 @@ SENSES = {
 }
 
 
+@torch.inference_mode(False)  # which would make weights that cannot be differentiated
 def to_onnx(
     model: nn.Module,
     path: str | os.PathLike[str],
@@ -105,7 +105,11 @@ def to_onnx(
         if precision == "int8":
             made = _quantised(made)
         session = onnxruntime.InferenceSession(made, providers=["CPUExecutionProvider"])
-        run = _runner(session, names, targets)
+
+        def compared(images: Tensor) -> Comparison:
+            asked = turns(images, vit.num_classes) if targets == "input" else None
+            return compare(vit, lambda images: _run(session, names, images, asked), images, asked)
+
         content = made.read_bytes()
         certificate = Certificate(
             file=path.name,
@@ -115,8 +119,8 @@ def to_onnx(
             stayed_float={} if precision == "float32" else _stayed_float(made),
             weights_sha256=weights_sha256(vit),
             versions=versions(),
-            random=compare(vit, run, random_images(vit)),
-            real=compare(vit, run, real),
+            random=compared(random_images(vit)),
+            real=compared(real),
         )
     if precision == "float32":
         for kind, found in (("random", certificate.random), ("real", certificate.real)):
@@ -136,6 +140,10 @@ def _write(program: Any, path: Path, inputs: list[str], outputs: tuple[str, ...]
     if given:  # of two values of one name there can be but one: the target that came in goes out
         graph = exported.model.graph
         graph.outputs[outputs.index("target")] = graph.inputs[inputs.index("target")]
+    for node in exported.model.graph.all_nodes():  # torch says of each how it was traced: up to half of the file
+        for thing in (node, *node.inputs, *node.outputs):
+            if thing is not None:
+                thing.metadata_props.clear()
     exported.model.metadata_props.update(metadata)
     exported.save(path, external_data=False)
 
@@ -150,14 +158,9 @@ def _quantised(path: Path) -> Path:
     return quantised
 
 
-def _runner(session: Any, names: tuple[str, ...], targets: Targets) -> Callable[[Tensor], dict[str, Tensor]]:
-    def run(images: Tensor) -> dict[str, Tensor]:
-        feed = {"image": images.numpy()}
-        if targets == "input":
-            feed["target"] = turns(images, session.get_outputs()[0].shape[1]).numpy()
-        return {name: torch.from_numpy(found) for name, found in zip(names, session.run(None, feed), strict=True)}
-
-    return run
+def _run(session: Any, names: tuple[str, ...], images: Tensor, target: Tensor | None) -> dict[str, Tensor]:
+    feed = {"image": images.numpy()} | ({} if target is None else {"target": target.numpy()})
+    return {name: torch.from_numpy(found) for name, found in zip(names, session.run(None, feed), strict=True)}
 
 
 def _stayed_float(path: Path) -> dict[str, int]:

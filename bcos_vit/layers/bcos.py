@@ -2,7 +2,9 @@
 
 M. Boehle, M. Fritz, B. Schiele, "B-cos Networks", CVPR 2022, arXiv 2205.10268; stabilising terms as in
 the B-cos v2 release. The rows stay as they are and the result is divided by their norms: a normalised copy, kept for
-backward, would cost more memory and time (in float16, rows must have a norm between about 1e-3 and 1e4). There are two rules for one forward pass:
+backward, would cost more memory and time (in float16, rows must have a norm between about 1e-3 and 1e4).
+
+There are two rules for one forward pass:
 
 * *learning*: an autograd function whose backward is the closed form of the true gradient, in as few passes over
   memory as it takes. Differentiated again, it works from its inputs, not from what it stored.

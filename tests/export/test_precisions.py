@@ -1,0 +1,87 @@
+"""Half precision and whole numbers: how far the maps drift, and that the certificate says so."""
+
+import json
+
+import pytest
+import torch
+
+from bcos_vit import create_model, explain
+from bcos_vit.data import Digits
+from bcos_vit.export import to_onnx
+from exported import EXPLAINED, ledger, outputs, unseen
+from toys import perturb_norms
+
+
+def cosines(model, found, images):
+    """Of the maps of a file and of PyTorch in float32, for the classes that the file explains, in rising order."""
+    right = explain(model, images, found["target"]).contributions
+    return torch.cosine_similarity(found["contributions"].flatten(1), right.flatten(1)).sort().values
+
+
+def test_int8_says_how_far_it_drifts(model_of_digits, tmp_path):
+    """Without any promise, so that nothing is refused."""
+    model, path = model_of_digits, tmp_path / "small.onnx"
+    certificate = to_onnx(model, path, precision="int8", images=unseen(model, 12))
+    found = outputs(path, unseen(model, 12))
+    assert tuple(found) == EXPLAINED
+    assert {t.dtype for name, t in found.items() if name != "target"} == {torch.float32}
+    cosine = cosines(model, found, unseen(model, 12))
+    assert certificate.real.lowest_cosine == pytest.approx(float(cosine[0]), abs=1e-5)
+    assert certificate.real.residual == pytest.approx(ledger(found), rel=1e-2)
+    assert certificate.precision == "int8"
+    assert {"LayerNormalization", "Softmax"} <= certificate.stayed_float.keys()
+    kept = json.loads(path.with_name("small.onnx.json").read_text())
+    assert kept["stayed_float"] == certificate.stayed_float
+    assert "computed in float32 all the same: " in str(certificate)
+    assert certificate.bytes == path.stat().st_size
+
+
+@pytest.fixture(scope="module")
+def model_of_digits():
+    torch.manual_seed(0)
+    return create_model("bcos_vit_digits", depth=1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("targets", ["predicted", "input"])
+def test_float16_maps_of_digits_point_where_those_of_float32_do(targets, tmp_path):
+    model, images = create_model("bcos_vit_digits", pretrained=True), Digits("test").images
+    certificate = to_onnx(model, tmp_path / "half.onnx", targets, precision="float16", images=images)
+    given = None if targets == "predicted" else torch.arange(len(images)) % 10
+    found = outputs(tmp_path / "half.onnx", images, given)
+    assert cosines(model, found, images)[0] >= 0.999
+    assert found["logits"].dtype == found["contributions"].dtype == torch.float32
+    assert certificate.real.lowest_cosine >= 0.999
+    assert certificate.real.top1 >= 0.99
+    assert certificate.stayed_float["LayerNormalization"] > 0
+    assert ledger(found) <= 2e-2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("depth", [2, None])
+@pytest.mark.parametrize("name", ["bcos_simple_vit_ti_patch16_224", "bcos_vitc_ti_patch1_14"])
+def test_float16_maps_of_models_of_imagenet_size(name, depth, tmp_path):
+    model = perturb_norms(create_model(name, **({} if depth is None else {"depth": depth}))).eval()
+    exact = to_onnx(model, tmp_path / "single.onnx") if depth else None
+    certificate = to_onnx(model, tmp_path / "half.onnx", precision="float16")
+    images = unseen(model, 20)
+    found = outputs(tmp_path / "half.onnx", images)
+    assert all(t.isfinite().all() for t in found.values())
+    assert cosines(model, found, images)[0] >= 0.999
+    assert min(certificate.random.lowest_cosine, certificate.real.lowest_cosine) >= 0.999
+    if exact is not None:
+        assert certificate.bytes < 0.65 * exact.bytes
+
+
+@pytest.mark.slow
+def test_int8_of_digits_is_of_use(tmp_path):
+    """Loosely: what it is like is for the certificate to say."""
+    model, test = create_model("bcos_vit_digits", pretrained=True), Digits("test")
+    certificate = to_onnx(model, tmp_path / "small.onnx", precision="int8", images=test.images)
+    found = outputs(tmp_path / "small.onnx", test.images)
+    accuracy = float((found["target"] == torch.tensor(test.labels)).double().mean())
+    assert certificate.real.images == len(test.images) == 360
+    assert certificate.real.top1 > 0.9
+    assert accuracy > 0.9
+    assert cosines(model, found, test.images).median() > 0.9
+    assert certificate.real.residual < 0.5

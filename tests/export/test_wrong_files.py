@@ -1,0 +1,110 @@
+"""A file that does not say what the model says is not put in its place, and what is there keeps its bytes."""
+
+import copy
+import shutil
+
+import pytest
+import torch
+
+from bcos_vit.export import certificate, onnx, to_onnx
+from exported import unseen
+
+OPTIONS = dict(targets="input", weights=True)
+
+
+@pytest.fixture
+def write(monkeypatch, rich, tmp_path):
+    """``to_onnx`` with the file of another call, so that it is only verified, in a folder with files already."""
+    monkeypatch.setattr(onnx, "to_program", lambda *_: None)
+    monkeypatch.setattr(onnx, "_write", lambda program, path, *_: shutil.copy(rich.path, path))
+    for name in ("model.onnx", "model.onnx.json"):
+        (tmp_path / name).write_bytes(b"mine")
+
+    def call(model=rich.model, images=unseen(rich.model, 6), **options):
+        return to_onnx(model, tmp_path / "model.onnx", **(OPTIONS | dict(images=images) | options))
+
+    return call
+
+
+@pytest.fixture
+def refused(write, tmp_path):
+    def call(sentence, **options):
+        with pytest.raises(ArithmeticError, match=sentence):
+            write(**options)
+        assert sorted(file.name for file in tmp_path.iterdir()) == ["model.onnx", "model.onnx.json"]
+        assert all(file.read_bytes() == b"mine" for file in tmp_path.iterdir())
+
+    return call
+
+
+@pytest.fixture
+def disturb(monkeypatch):
+    """Let every file be run with one output changed."""
+    runner = onnx._runner
+
+    def disturbed(name, change, only=None):
+        def of(*given):
+            run = runner(*given)
+
+            def changed(images):
+                found = run(images)
+                return found | ({name: change(found[name])} if only is None or len(images) == only else {})
+
+            return changed
+
+        monkeypatch.setattr(onnx, "_runner", of)
+
+    return disturbed
+
+
+def test_a_right_file_replaces_what_is_there(write, rich, tmp_path):
+    assert write().real.images == 6
+    assert (tmp_path / "model.onnx").read_bytes() == rich.path.read_bytes()
+    assert (tmp_path / "model.onnx.json").read_text().startswith('{\n  "format": "bcos_vit export certificate 1",')
+
+
+def test_files_are_measured_against_the_tolerance(refused, monkeypatch):
+    monkeypatch.setattr(certificate, "TOLERANCE", 0.0)
+    refused(r"model\.onnx was not written, since it differs from PyTorch on random images: its .* is off by \S+, more")
+
+
+def test_the_file_of_other_weights(refused, rich):
+    other = copy.deepcopy(rich.model)
+    with torch.no_grad():
+        other.blocks[0].mlp.fc1.weight[0] *= 1.1 if hasattr(other.blocks[0].mlp, "fc1") else 1
+        next(other.head.parameters()).mul_(1.001)
+    refused("differs from PyTorch on random images: its ", model=other)
+
+
+@pytest.mark.parametrize("name", ["logits", "contributions", "position", "bias", "weights", "residual"])
+def test_one_number_that_is_off(refused, disturb, name):
+    def change(t):
+        t = t.clone()
+        t.flatten()[-1] += 3e-5 * max(1.0, float(t.abs().max()))
+        return t
+
+    disturb(name, change)
+    refused("differs from PyTorch on random images: its ")
+
+
+@pytest.mark.parametrize("name", ["logits", "contributions", "weights"])
+def test_nan_is_off_too(refused, disturb, name):
+    disturb(name, lambda t: torch.full_like(t, torch.nan))
+    refused("on random images: its .* is off by nan, more than 1e-05")
+
+
+def test_another_class_than_the_one_asked_for(refused, disturb):
+    disturb("target", lambda t: (t + 1) % 5)
+    refused("on random images: its (contributions|weights|relative residual) is off by ")
+
+
+def test_real_images_count_as_well(refused, disturb):
+    disturb("contributions", lambda t: 1.01 * t, only=6)
+    refused(r"differs from PyTorch on real images: its (contributions|relative residual) is off by 0\.01,")
+
+
+def test_a_folder_that_is_not_there(write, rich, tmp_path):
+    with pytest.raises(
+        OSError, match=rf"^cannot write {tmp_path / 'none' / 'model.onnx'}: No such file or directory; "
+    ):
+        to_onnx(rich.model, tmp_path / "none" / "model.onnx", **OPTIONS, images=unseen(rich.model, 1))
