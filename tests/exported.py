@@ -10,6 +10,7 @@ import torch
 from skimage import data as bundled
 from sklearn.datasets import load_sample_images
 from torch import Tensor
+from torch.export import ExportedProgram
 from torchvision.transforms.v2.functional import resize
 
 from bcos_vit import ViT, explain
@@ -22,12 +23,13 @@ PHOTOS = ("astronaut", "chelsea", "coffee", "rocket", "retina", "hubble_deep_fie
 
 
 class Exported(NamedTuple):
-    """A model, how it was before it was exported, and what became of it."""
+    """A model, how it was before it was exported, and what became of it: a file, by way of a program."""
 
     model: ViT
     before: dict[str, object]
     path: Path
     certificate: Certificate
+    program: ExportedProgram
 
 
 def snapshot(model: ViT) -> dict[str, object]:

@@ -100,7 +100,8 @@ def columns(
             _draw(axes, single, class_names, bar, smooth, percentile)
         for ax, name in zip(cells[:, 0], TITLES, strict=True):
             ax.text(-0.08, 0.5, name, rotation=90, ha="right", va="center", transform=ax.transAxes)
-        band.colorbar(bar, ax=cells[1].tolist(), label="added to the logit", fraction=0.04, pad=0.01)
+        words = f"added to the {_value(shown[0]) if shown else 'logit'}"
+        band.colorbar(bar, ax=cells[1].tolist(), label=words, fraction=0.04, pad=0.01)
     return figure
 
 

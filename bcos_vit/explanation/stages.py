@@ -185,12 +185,14 @@ def anatomy(model: nn.Module, images: Tensor, target: Target = None, *, check_va
 def _token_stages(linear_map: LinearMap, model: str) -> list[str]:
     """The stages that have tokens; ``TypeError`` for a model that does not name all that an anatomy is made of."""
     stages = linear_map.stages
-    missing = [name for name in ("tokens", "pooled") if name not in stages and "scores" not in stages]
-    for name, stage in stages.items():
-        if stage.branches:
-            missing += [f"{branch} of {name}" for branch in (*BRANCHES, "heads") if branch not in stage.branches]
-    if missing:
-        raise TypeError(f"{model} cannot be taken apart, since it names no stage or branch {', '.join(missing)}")
+    missing = [] if "tokens" in stages else ["tokens"]
+    missing += [] if {"pooled", "scores"} & stages.keys() else ["pooled"]
+    blocks = {name: stage for name, stage in stages.items() if stage.branches}
+    for name, stage in blocks.items():
+        missing += [f"{branch} of {name}" for branch in (*BRANCHES, "heads") if branch not in stage.branches]
+    if missing or not blocks:
+        lacks = ", ".join(missing) or "of a block's"
+        raise TypeError(f"{model} cannot be taken apart, since it names no stage or branch {lacks}")
     return [name for name, stage in stages.items() if stage.value.dim() > 2]
 
 

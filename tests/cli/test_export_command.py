@@ -1,20 +1,24 @@
 """``bcos-vit export``: what it hands on and says, and what it refuses; the file itself has tests of its own."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 from onnxruntime import InferenceSession
 
-from bcos_vit import create_model, save_model
+from bcos_vit import create_model
+from bcos_vit.models.zoo import CARDS
 from bcos_vit.photos import read_photo
+from commands import NAMES
 from hostile import picture
 
+TWIN = "standard_vit_digits"
+NOTE = (
+    f"note: {TWIN} is a conventional model: it has no linear map to read off, so that its file predicts but cannot "
+    "explain\n"
+)
 UNTRAINED = "bcos_vitc_ti_rope_patch1_14"  # nobody has trained it yet
-
-
-def about(path):
-    return InferenceSession(path, providers=["CPUExecutionProvider"]).get_modelmeta().custom_metadata_map
 
 
 @pytest.fixture
@@ -54,41 +58,37 @@ def refused(command, tmp_path):
     return call
 
 
-def test_a_file_and_its_certificate_in_words(command, tmp_path, photos):
-    torch.manual_seed(0)
-    save_model(create_model("bcos_vit_digits", depth=1), tmp_path / "small.safetensors")
-    arguments = ("--model", tmp_path / "small.safetensors", "--images", *photos)
+def test_a_file_and_its_certificate_in_words(command, tmp_path, photos, monkeypatch):
+    card = CARDS[TWIN]
+    monkeypatch.setitem(CARDS, TWIN, replace(card, spec=replace(card.spec, depth=1)))
+    state = torch.get_rng_state()
+    arguments = ("--model", TWIN, "--random-weights", 7, "--images", *photos)
     said = command("export", "--out", tmp_path / "model.onnx", *arguments)
-    assert (said.status, said.err) == (0, "")
-    first, random, *_, real, _ = said.out.splitlines()
+    assert (said.status, said.err) == (0, NOTE)
+    assert torch.equal(torch.get_rng_state(), state)
+    first, random, real = said.out.splitlines()
     kept = json.loads((tmp_path / "model.onnx.json").read_text())
     assert first == f"model.onnx: {kept['bytes'] / 1e6:.1f} MB, float32, SHA-256 {kept['sha256']}"
-    assert random.startswith("3 random images: top-1 agreement 100 %; largest errors logits ")
+    assert random.startswith("3 random images: top-1 agreement 100 %; largest errors ")
     assert real.startswith("2 real images: ")
     assert kept["real"]["images"] == 2
     assert max(kept["real"]["errors"].values()) <= 1e-5
-    model = create_model(tmp_path / "small.safetensors")
-    images = torch.stack([model.transform(read_photo(path)) for path in photos])
-    logits, *_ = InferenceSession(tmp_path / "model.onnx").run(None, {"image": images.numpy()})
-    torch.testing.assert_close(torch.from_numpy(logits), model(images).detach())
-
-
-def test_a_twin_with_random_weights_says_both(command, tmp_path):
-    state = torch.get_rng_state()
-    arguments = ("--model", "standard_vit_digits", "--random-weights", 7)
-    said = command("export", "--out", tmp_path / "model.onnx", *arguments)
-    assert said.status == 0
-    assert said.err == (
-        "note: standard_vit_digits is a conventional model: it has no linear map to read off, so that its file "
-        "predicts but cannot explain\n"
-    )
-    assert torch.equal(torch.get_rng_state(), state)
-    assert "standard_vit_digits, random weights, seed 7" in about(tmp_path / "model.onnx").values()
-    assert about(tmp_path / "model.onnx")["explains"].startswith("no: ")
+    file = InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
+    about = file.get_modelmeta().custom_metadata_map
+    assert about["name"] == f"{TWIN}, random weights, seed 7"
+    assert about["explains"].startswith("no: ")
     torch.manual_seed(7)
-    model, images = create_model("standard_vit_digits"), torch.rand(2, 3, 8, 8)
-    logits, _ = InferenceSession(tmp_path / "model.onnx").run(None, {"image": images.numpy()})
+    model = create_model(TWIN)
+    images = torch.stack([model.transform(read_photo(path)) for path in photos])
+    logits, *_ = file.run(None, {"image": images.numpy()})
     torch.testing.assert_close(torch.from_numpy(logits), model(images).detach())
+
+
+def test_a_file_with_weights_keeps_its_name(command, calls, tmp_path, model_file):
+    assert command("export", "--out", tmp_path / "model.onnx", "--model", model_file).status == 0
+    ((model, _, _),) = calls
+    assert model.about == create_model(model_file).about
+    assert model.class_names == NAMES
 
 
 def test_trained_weights_by_default(command, calls, tmp_path):
@@ -128,8 +128,8 @@ def test_what_is_there_is_not_replaced(refused, tmp_path, name):
         (["bcos_vit_digit"], "no model is named 'bcos_vit_digit', did you mean 'bcos_vit_digits'?"),
         (["no/such.safetensors"], "there is no weights file no/such.safetensors"),
         ([UNTRAINED, "--random-weights", "-1"], "--random-weights takes a seed from 0 to 2**64 - 1, found -1"),
-        (["standard_vit_digits", "--weights"], "a conventional model has no linear map to read off, so that its file"),
-        (["standard_vit_digits", "--targets", "input"], "a conventional model has no linear map to read off, so "),
+        ([TWIN, "--weights"], "a conventional model has no linear map to read off, so that its file"),
+        ([TWIN, "--targets", "input"], "a conventional model has no linear map to read off, so "),
         (["bcos_vit_digits", "--images", "none.png"], "there is no file none.png"),
         (["bcos_vit_digits", "--targets", "top5"], "error: argument --targets: invalid choice: 'top5'"),
         (["bcos_vit_digits", "--precision", "int4"], "error: argument --precision: invalid choice: 'int4'"),

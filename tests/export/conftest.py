@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bcos_vit import create_model
-from bcos_vit.export import to_onnx
+from bcos_vit.export import onnx, to_onnx, to_program
 from exported import Exported, snapshot
 from toys import VITC, images_for, toy
 
@@ -40,6 +40,13 @@ def twin(tmp_path_factory) -> Exported:
 
 
 def export(model, folders, **options) -> Exported:
-    before, path = snapshot(model), folders.mktemp("exported") / "model.onnx"
-    certificate = to_onnx(torch.compile(model), path, **options)
-    return Exported(model, before, path, certificate)
+    before, path, programs = snapshot(model), folders.mktemp("exported") / "model.onnx", []
+
+    def kept(*given):
+        programs.append(to_program(*given))
+        return programs[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(onnx, "to_program", kept)
+        certificate = to_onnx(torch.compile(model), path, **options)
+    return Exported(model, before, path, certificate, *programs)

@@ -119,9 +119,9 @@ def test_nothing_of_the_machine_that_made_it_is_in_the_file(exported):
     assert [place for place in (*places, "site-packages", ".py", "stack_trace") if place.encode() in content] == []
     made = onnx.load(exported.path)
     graph = made.graph
-    values = (*graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer, graph, made)
-    assert not any(value.doc_string for value in values)
-    assert not any(value.metadata_props for value in values[:-1])
+    values = (*graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer)
+    assert not any(value.doc_string or value.metadata_props for value in values)
+    assert made.doc_string == graph.doc_string == ""
     onnx.checker.check_model(made, full_check=True)
 
 
@@ -147,10 +147,8 @@ def test_the_hash_of_the_weights_is_that_of_the_weights(digits, tmp_path):
 def test_the_certificate_says_what_was_measured(exported):
     certificate = exported.certificate
     kept = json.loads(exported.path.with_name("model.onnx.json").read_text())
-    assert kept == {
-        "format": "bcos_vit export certificate 1",
-        **json.loads(json.dumps(dataclasses.asdict(certificate))),
-    }
+    assert kept.pop("format") == "bcos_vit export certificate 1"
+    assert kept == json.loads(json.dumps(dataclasses.asdict(certificate)))
     assert (certificate.bytes, certificate.file) == (exported.path.stat().st_size, "model.onnx")
     assert certificate.precision == "float32"
     assert certificate.stayed_float == {}
@@ -165,4 +163,4 @@ def test_the_certificate_says_what_was_measured(exported):
             assert part.residual <= 1e-5
             assert 1 - 1e-6 < part.lowest_cosine <= part.median_cosine
     assert certificate.sha256 in str(certificate)
-    assert "3 random images: top-1 agreement 100 %; largest errors logits " in str(certificate)
+    assert "3 random images: top-1 agreement 100 %; largest errors " in str(certificate)

@@ -6,26 +6,10 @@ import pytest
 import torch
 
 from bcos_vit import create_model
-from bcos_vit.export import to_program
+from bcos_vit.export import graph, to_program
 from exported import EXPLAINED, errors, snapshot, unseen
 from kinds import kind
 from toys import images_for
-
-
-@pytest.fixture(scope="module")
-def model():
-    torch.manual_seed(0)
-    return create_model("bcos_vit_digits", depth=1).train()
-
-
-@pytest.fixture(scope="module")
-def program(model):
-    with torch.no_grad():
-        before = snapshot(model)
-        made = to_program(model)
-        assert snapshot(model) == before
-        assert not torch.is_grad_enabled()
-    return made
 
 
 def by_name(program, names, *inputs):
@@ -33,40 +17,52 @@ def by_name(program, names, *inputs):
 
 
 @pytest.mark.parametrize("batch", [1, 3, 17])
-def test_it_is_exact_in_any_batch(model, program, batch):
-    images = unseen(model, batch)
-    found = by_name(program, EXPLAINED, images)
-    assert max(errors(model, found, images).values()) <= 1e-5
+def test_it_is_exact_in_any_batch(digits, rich, batch):
+    images = unseen(digits.model, batch)
+    found = by_name(digits.program, EXPLAINED, images)
+    assert max(errors(digits.model, found, images).values()) <= 1e-5
     assert torch.equal(found["target"], found["logits"].argmax(1))
+    images, turns = unseen(rich.model, batch), torch.arange(batch) % 5
+    found = by_name(rich.program, (*EXPLAINED, "weights"), images, turns)
+    assert max(errors(rich.model, found, images).values()) <= 1e-5
+    assert torch.equal(found["target"], turns)
 
 
-def test_it_is_saved_and_loaded(model, program, tmp_path):
-    torch.export.save(program, tmp_path / "model.pt2")
-    again, images = torch.export.load(tmp_path / "model.pt2"), images_for(model, 5)
-    for one, other in zip(program.module()(images), again.module()(images), strict=True):
+def test_it_is_saved_and_loaded(digits, tmp_path):
+    torch.export.save(digits.program, tmp_path / "model.pt2")
+    again, images = torch.export.load(tmp_path / "model.pt2"), images_for(digits.model, 5)
+    for one, other in zip(digits.program.module()(images), again.module()(images), strict=True):
         assert torch.equal(one, other)
 
 
-def test_nothing_of_autograd_is_left_in_it(program):
-    operations = {str(node.target) for node in program.graph.nodes if node.op == "call_function"}
+def test_nothing_of_autograd_is_left_in_it(rich):
+    operations = {str(node.target) for node in rich.program.graph.nodes if node.op == "call_function"}
     assert operations
-    assert not [name for name in operations if "backward" in name or "grad" in name or "autograd" in name]
-    assert not any(t.requires_grad for t in program.module()(torch.rand(2, 3, 8, 8)))
+    assert not [name for name in operations if "backward" in name or "grad" in name]
+    outputs = rich.program.module()(images_for(rich.model, 2), torch.tensor([0, 1]))
+    assert not any(t.requires_grad for t in outputs)
 
 
-def test_the_program_of_a_twin_predicts():
-    twin = create_model("standard_vit_digits", depth=1)
-    images = images_for(twin, 3)
-    logits, target = to_program(twin).module()(images)
-    torch.testing.assert_close(logits, twin(images).detach())
-    assert torch.equal(target, logits.argmax(1))
-
-
-def test_a_program_that_is_wrong_is_not_handed_out(model, program, monkeypatch):
-    other = copy.deepcopy(model)
+def test_the_program_of_a_twin_predicts_and_leaves_it_as_it_was():
+    twin = create_model("standard_vit_digits", depth=1).train()
+    twin(images := images_for(twin, 3)).sum().backward()
+    twin.head.norm.weight.requires_grad_(False)
+    before, state = snapshot(twin), torch.get_rng_state()
     with torch.no_grad():
-        other.head.classify.weight[3] *= 1.001
-    monkeypatch.setattr(torch.export, "export", lambda *_, **__: program)
+        logits, target = to_program(twin).module()(images)
+        assert not torch.is_grad_enabled()
+        torch.testing.assert_close(logits, twin(images))
+    assert torch.equal(target, logits.argmax(1))
+    assert snapshot(twin) == before
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_program_that_is_wrong_is_not_handed_out(digits, monkeypatch):
+    other = copy.deepcopy(digits.model)
+    with torch.no_grad():
+        other.head.norm.weight[0] *= 1.01
+    monkeypatch.setattr(graph, "make_fx", lambda *_, **__: lambda *_: None)
+    monkeypatch.setattr(torch.export, "export", lambda *_, **__: digits.program)
     sentence = r"^the program differs from the model on random images: its .* is off by \S+, more than 1e-05$"
     with pytest.raises(ArithmeticError, match=sentence):
         to_program(other)
