@@ -11,14 +11,16 @@ import torch
 
 from bcos_vit.cli.choice import TRAINED, chosen_model
 from bcos_vit.export import to_onnx
+from bcos_vit.export.onnx import certificate_of
 from bcos_vit.photos import read_photo
 
 
 def run(given: argparse.Namespace) -> int:
     """Export the model of ``given`` to ``given.out``, and print the certificate."""
     out = Path(given.out)
-    if out.exists():
-        raise FileExistsError(f"{out} exists: remove it, or give another name")
+    for path in (out, certificate_of(out)):
+        if path.exists():
+            raise FileExistsError(f"{path} exists: remove it, or give another name")
     model, weights = chosen_model(given)
     images = None
     if given.images:

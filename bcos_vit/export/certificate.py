@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -40,8 +41,8 @@ class Comparison:
     top1: float
     """Share of images whose predicted class is that of the model."""
     errors: dict[str, float]
-    """Output -> its largest error, relative to the largest value of that output. Of ``target``, the share of wrong ones;
-    ``residual`` is held against the file's own ledger."""
+    """Output -> its largest error, relative to the largest value of that output. Of ``target`` it is the share of wrong
+    ones; ``residual`` is held against the file's own ledger."""
     residual: float | None = None
     """Largest relative residual of the file's own ledger; None where it has none, as all below."""
     lowest_cosine: float | None = None
@@ -51,8 +52,8 @@ class Comparison:
     def require_exact(self, what: str) -> None:
         """Raise ``ArithmeticError`` in a sentence about ``what`` if anything is off by more than :data:`TOLERANCE`."""
         measured = {**self.errors, "relative residual": self.residual or 0.0}
-        worst = max(measured, key=lambda name: measured[name])
-        if not all(error <= TOLERANCE for error in measured.values()):  # so that NaN is wrong
+        worst = max(measured, key=lambda name: math.inf if math.isnan(measured[name]) else measured[name])
+        if not measured[worst] <= TOLERANCE:
             raise ArithmeticError(f"{what}: its {worst} is off by {measured[worst]:.2g}, more than {TOLERANCE:g}")
 
 
@@ -76,7 +77,7 @@ class Certificate:
     """On photographs, or the images that were given."""
 
     def write(self, path: str | os.PathLike[str]) -> None:
-        """Write it as JSON, whole or not at all."""
+        """Write it as JSON, whole or not at all; ``OSError`` in a sentence if it cannot be written."""
         write_whole(path, json.dumps({"format": FORMAT, **dataclasses.asdict(self)}, indent=2) + "\n")
 
     def __str__(self) -> str:

@@ -106,7 +106,7 @@ def to_program(model: nn.Module, targets: Targets = "predicted", weights: bool =
         )
     held = copy.deepcopy(vit).eval().requires_grad_(False)  # the trace makes attributes of its parameters
     size, device = vit.spec.image_size, next(vit.parameters()).device
-    inputs: tuple[Tensor, ...] = (torch.rand(TRACED, 3, size, size, device=device),)
+    inputs: tuple[Tensor, ...] = (torch.full((TRACED, 3, size, size), 0.5, device=device),)
     if targets == "input":
         inputs += (torch.zeros(TRACED, dtype=torch.long, device=device),)
     explaining = Explaining(held, weights) if vit.dynamic_linear else Predicting(held)

@@ -82,6 +82,8 @@ def to_onnx(
         Without the packages of the extra ``export``, with the install line.
     ValueError
         For arguments that do not fit the model or each other, before anything is made.
+    OSError
+        In a sentence, if it cannot be written.
     ArithmeticError
         If a float32 file is further than 1e-5 from PyTorch. Nothing is written then.
     """
@@ -91,6 +93,8 @@ def to_onnx(
     path = Path(path)
     if path.suffix != SUFFIX:
         raise ValueError(f"an ONNX file ends in {SUFFIX}, found {path}")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {path.parent} to write {path.name} to")
     if precision not in PRECISIONS:
         raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, found {precision!r}")
     vit = copy.deepcopy(require_vit(model)).cpu().eval()
@@ -125,9 +129,19 @@ def to_onnx(
     if precision == "float32":
         for kind, found in (("random", certificate.random), ("real", certificate.real)):
             found.require_exact(f"{path} was not written, since it differs from PyTorch on {kind} images")
-    write_whole(path, content)
-    certificate.write(path.with_name(f"{path.name}.json"))
+    beside = certificate_of(path)
+    certificate.write(beside)
+    try:
+        write_whole(path, content)
+    except OSError:
+        beside.unlink()
+        raise
     return certificate
+
+
+def certificate_of(path: Path) -> Path:
+    """Where the certificate of an exported file is kept."""
+    return path.with_name(f"{path.name}.json")
 
 
 def _write(program: Any, path: Path, inputs: list[str], outputs: tuple[str, ...], metadata: dict[str, str]) -> None:
@@ -144,6 +158,7 @@ def _write(program: Any, path: Path, inputs: list[str], outputs: tuple[str, ...]
         for thing in (node, *node.inputs, *node.outputs):
             if thing is not None:
                 thing.metadata_props.clear()
+    exported.model.graph.metadata_props.clear()
     exported.model.metadata_props.update(metadata)
     exported.save(path, external_data=False)
 
