@@ -56,3 +56,11 @@ def test_opens_with_a_picture():
     heading, _, picture = README.splitlines()[:3]
     assert heading == "# bcos_vit"
     assert picture.startswith("![")
+
+
+def test_costs_are_those_of_the_benchmark():
+    section = README.partition("## What an explanation costs")[2].partition("\n## ")[0]
+    measured = (ROOT / "docs/benchmark.md").read_text(encoding="utf-8").splitlines()
+    rows = [line for line in section.splitlines() if line.startswith("| `bcos") or line.startswith("| bcos")]
+    assert rows
+    assert not [row for row in rows if row not in measured]

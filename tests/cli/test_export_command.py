@@ -113,12 +113,14 @@ def test_options_are_handed_on(command, calls, tmp_path, photos):
     assert model.about["name"] == f"{UNTRAINED}, random weights, seed 3"
 
 
-@pytest.mark.parametrize("name", ["there.onnx", "folder.onnx"])
+@pytest.mark.parametrize("name", ["there.onnx", "folder.onnx", "certified.onnx"])
 def test_what_is_there_is_not_replaced(refused, tmp_path, name):
     (tmp_path / "there.onnx").write_bytes(b"mine")
+    (tmp_path / "certified.onnx.json").write_bytes(b"mine")
     (tmp_path / "folder.onnx").mkdir()
     sentence = refused("--model", "bcos_vit_digits", out=name)
-    assert sentence == f"{tmp_path / name} exists: remove it, or give another name"
+    found = tmp_path / f"{name}.json" if name == "certified.onnx" else tmp_path / name
+    assert sentence == f"{found} exists: remove it, or give another name"
 
 
 @pytest.mark.parametrize(

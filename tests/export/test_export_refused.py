@@ -42,6 +42,11 @@ def test_other_suffixes(refused, model, tmp_path):
         refused(model, rf"^an ONNX file ends in \.onnx, found .*{name}$", path=tmp_path / name)
 
 
+def test_a_folder_that_is_not_there(refused, model, tmp_path):
+    path = tmp_path / "none" / "model.onnx"
+    refused(model, f"^there is no folder {path.parent} to write model.onnx to$", path=path, error=FileNotFoundError)
+
+
 def test_other_precisions_and_targets(refused, model):
     refused(model, "^precision must be one of float32, float16, int8, found 'bfloat16'$", precision="bfloat16")
     refused(model, "^targets must be 'predicted' or 'input', found 'top5'$", "top5")

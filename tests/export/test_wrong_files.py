@@ -92,12 +92,22 @@ def test_another_class_than_the_one_asked_for(refused, disturb):
     refused(r"on random images: its (target|contributions|weights|relative residual|residual) is off by ")
 
 
+@pytest.mark.parametrize("name", ["contributions", "weights"])
+def test_a_map_whose_sum_is_right_and_whose_places_are_not(refused, disturb, name):
+    disturb(name, lambda t: t.flip(-1))
+    refused(f"on random images: its {name} is off by ")
+
+
 def test_real_images_count_as_well(refused, disturb):
     disturb("contributions", lambda t: 1.01 * t, only=6)
     refused(r"differs from PyTorch on real images: its (contributions|relative residual) is off by 0\.01,")
 
 
-def test_a_folder_that_is_not_there(write, rich, tmp_path):
-    path = tmp_path / "none" / "model.onnx"
-    with pytest.raises(OSError, match=f"^cannot write {path}: No such file or directory; "):
-        to_onnx(rich.model, path, **OPTIONS, images=unseen(rich.model, 1))
+@pytest.mark.parametrize("name", ["model.onnx", "model.onnx.json"])
+def test_a_folder_in_the_way_leaves_no_half_of_the_two(write, tmp_path, name):
+    for file in tmp_path.iterdir():
+        file.unlink()
+    (tmp_path / name).mkdir()
+    with pytest.raises(OSError, match=f"^cannot write {tmp_path / name}: it is a folder, give a file name in it$"):
+        write()
+    assert [file.name for file in tmp_path.iterdir()] == [name]

@@ -1,0 +1,101 @@
+"""Where the time of forward passes, explanations and learning steps goes, by kinds of operations.
+
+    python benchmarks/where.py                          ViT-Ti/16, eight images
+    python benchmarks/where.py --model bcos_vitc_s_patch1_14 --batch 1
+
+Shares are of the time that torch's profiler sees inside operations, ``rest`` being Python and the autograd engine between
+them; pages are those that the system had to find afresh for a pass (4 KiB each), which costs more than filling them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+from collections import defaultdict
+from collections.abc import Callable
+
+import torch
+from price import twin_of
+from torch.profiler import profile
+from train_step import ours
+
+import bcos_vit
+
+KINDS = {
+    "matrix products": ("mm", "bmm", "addmm", "mkldnn_convolution", "convolution_backward", "slow_conv"),
+    "fused attention": ("scaled_dot_product",),
+    "norms": ("layer_norm", "group_norm", "vector_norm"),
+    "softmax": ("softmax",),
+    "copies": ("copy_", "cat", "fill_", "zero_"),
+    "elementwise": (
+        "mul",
+        "div",
+        "add",
+        "sub",
+        "abs",
+        "gelu",
+        "clamp",
+        "neg",
+        "sum",
+        "mean",
+        "sqrt",
+        "foreach",
+        "addc",
+    ),
+}
+PASSES = 5
+
+
+def kind_of(name: str) -> str | None:
+    """The kind of an operation; None for what only calls others."""
+    short = name.removeprefix("aten::")
+    return next(
+        (kind for kind, parts in KINDS.items() if any(short.strip("_").startswith(p) or p in short for p in parts)),
+        None,
+    )
+
+
+def row(label: str, work: Callable[[], object]) -> str:
+    """A line of the table: milliseconds, shares, and pages."""
+    for _ in range(3):
+        work()
+    pages = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(PASSES):
+        work()
+    pages = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - pages
+    with profile() as seen:
+        for _ in range(PASSES):
+            work()
+    time: dict[str, float] = defaultdict(float)
+    for event in seen.key_averages():
+        time[kind_of(event.key) or "rest"] += event.self_cpu_time_total
+    total = sum(time.values())
+    shares = [f"{time[kind] / total:.0%}" for kind in (*KINDS, "rest")]
+    return f"| {' | '.join([label, f'{total / PASSES / 1000:.0f}', *shares, f'{pages // PASSES:,}'])} |"
+
+
+def main() -> None:
+    """Profile and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="bcos_simple_vit_ti_patch16_224")
+    parser.add_argument("--batch", type=int, default=8)
+    given = parser.parse_args()
+    torch.manual_seed(0)
+    model, twin = (bcos_vit.create_model(name).eval() for name in (given.model, twin_of(given.model)))
+    images = torch.rand(given.batch, 3, 224, 224)
+    works: dict[str, Callable[[], object]] = {
+        "forward": torch.no_grad()(lambda: model(images)),
+        "the twin's forward": torch.no_grad()(lambda: twin(images)),
+        "explain": lambda: bcos_vit.explain(model, images),
+        "colour": bcos_vit.explain(model, images).colour,
+        "learning step": ours(given.model, images),
+        "the twin's step": ours(twin_of(given.model), images),
+    }
+    print(f"{given.model}, {given.batch} images, {torch.get_num_threads()} threads, torch {torch.__version__}\n")
+    print(f"| work | ms | {' | '.join(KINDS)} | rest | fresh pages |\n|{'---|' * (len(KINDS) + 4)}")
+    for label, work in works.items():
+        print(row(label, work), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,36 @@
+"""The figures of the benchmark on disk are those of its table, and say on what they were measured."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def ratios(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import ratios
+
+    yield ratios
+    del sys.modules["ratios"]
+
+
+def test_the_table_is_that_of_the_figures(ratios):
+    found = json.loads((ROOT / "docs/benchmark.json").read_text(encoding="utf-8"))
+    lines = [ratios.Line(**line) for line in found["lines"]]
+    printed = (ROOT / "docs/benchmark.md").read_text(encoding="utf-8")
+    mine, theirs = (
+        [row for row in text.splitlines() if row.startswith("| bcos")]
+        for text in (ratios.table(lines, found["about"], ""), printed)
+    )
+    assert mine == theirs != []
+    assert {"torch", "bcos", "timm", "captum", "onnxruntime", "machine", "rounds"} <= found["about"].keys()
+
+
+def test_a_ratio_is_taken_round_by_round(ratios):
+    line = ratios.line("m", "a", "b", 1.0, {"a": [1.0, 4.0, 9.0], "b": [2.0, 4.0, 3.0]})
+    assert (line.ratio, line.low, line.high) == (1.0, 0.75, 2.0)
+    assert "missed" not in ratios.table([line], {"rounds": 3}, "")
