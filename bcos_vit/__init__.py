@@ -1,5 +1,6 @@
 """Vision Transformers whose every prediction comes with the exact linear map that produced it."""
 
+from bcos_vit import export as export
 from bcos_vit.explanation import (
     Anatomy,
     Combination,
@@ -17,6 +18,7 @@ from bcos_vit.layers import frozen
 from bcos_vit.models import Prediction, ViT, ViTSpec, create_model, list_models, predict, save_model
 
 __version__ = "0.1.0"
+
 
 __all__ = [
     "Anatomy",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from numbers import Real
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +32,7 @@ def explain(
     check_values: bool = True,
     memory: int = MEMORY,
 ) -> Explanation:
-    """Explain predictions exactly: one forward pass, and one input-only backward pass per target.
+    """Explain predictions exactly: one forward pass, and one input-only backward pass, batched over targets.
 
     >>> import bcos_vit
     >>> from bcos_vit.data import Digits
@@ -61,7 +62,8 @@ def explain(
         Look for NaN and values outside [0, 1] first.
     memory
         Bytes. As many images at once as keep the graph of a forward pass below it, at least one; beyond the first
-        (eight of 224 x 224), whose need is measured. The explanations themselves come on top.
+        (eight of 224 x 224), whose need is measured. The explanations themselves come on top, while they are joined
+        twice, and so does what backward takes for several targets.
 
     Returns
     -------
@@ -73,23 +75,26 @@ def explain(
     TypeError, ValueError
         In a sentence, for a model that has no linear map, or images, a target or a stage that do not fit.
     """
-    if not isinstance(memory, int | float) or not 0 < memory < math.inf:
+    if not isinstance(memory, Real) or not 0 < memory < math.inf:
         raise ValueError(f"memory must be a number of bytes above 0, found {memory!r}")
     checks.require_float(images, "images")
     if images.dim() != 4:
         collapse(model, images)  # which says what is wrong
+    if check_values:
+        checks.check_values(images)  # of all parts, before the first
     stages = at is not None or isinstance(target, Unit)
     at_once, done = max(1, FIRST // max(1, images.shape[2] * images.shape[3])), 0
     parts: list[Explanation] = []
     while not parts or done < len(images):
         rows = slice(done, done + at_once)
         with _kept(model, rows.stop < len(images)) as kept:
-            linear_map = collapse(model, images[rows], check_values=check_values, stages=stages)
+            linear_map = collapse(model, images[rows], check_values=False, stages=stages)
         check_batch(target, len(images))
         parts.append(_explain(linear_map, images[rows], part(target, len(images), rows), at))
         del linear_map  # and with it the graph, before there is another
         done, at_once = rows.stop, max(1, int(memory * at_once / max(1, sum(kept.values()))))
-    return parts[0] if len(parts) == 1 else Explanation.join(parts)
+    with torch.inference_mode(False):
+        return parts[0] if len(parts) == 1 else Explanation.join(parts)
 
 
 def _explain(linear_map: LinearMap, images: Tensor, target: Target, at: str | None) -> Explanation:

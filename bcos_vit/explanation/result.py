@@ -69,7 +69,8 @@ class Explanation:
     weights: Tensor | None = None
     """(B, 6, H, W), the row of the linear map; None for post-hoc methods."""
     magnitude: Tensor | None = None
-    """(B,) sum of |c_i logit_i| over the logits that are combined, a scale of the relative residual; None: |logit|."""
+    """(B,) sum of |c_i logit_i| over the logits that are combined, of a unit the sum of |contributions|: a scale of the
+    relative residual; None: |logit|."""
     against: Tensor | None = None
     """(B,) the other class of a contrast."""
     tokens: Tensor | None = None

@@ -160,13 +160,13 @@ def anatomy(model: nn.Module, images: Tensor, target: Target = None, *, check_va
             tokens[name] = _products(slope, stage.value).sum(-1).flatten(1)
             after = [share for _, share in row.terms[stage.constants :]]
             constants[name] = sum(after, torch.zeros_like(tokens[name][:, 0]))
+            if not stage.branches:
+                continue
             for branch in BRANCHES:
-                if branch in stage.branches:
-                    branches[name, branch] = _products(slope, stage.branches[branch]).flatten(1).sum(1)
-            if "heads" in stage.branches:
-                mixed, attention = stage.branches["heads"], stage.branches["attention"]
-                (back,) = torch.autograd.grad(attention, mixed, slope, retain_graph=True)
-                heads.append(_products(back, mixed).sum((2, 3)))
+                branches[name, branch] = _products(slope, stage.branches[branch]).flatten(1).sum(1)
+            mixed, attention = stage.branches["heads"], stage.branches["attention"]
+            (back,) = torch.autograd.grad(attention, mixed, slope, retain_graph=True)
+            heads.append(_products(back, mixed).sum((2, 3)))
         classes, class_constants = _by_class(linear_map)
         shown = images.detach().clone()
         return Anatomy(
@@ -200,7 +200,7 @@ def _by_class(linear_map: LinearMap) -> tuple[Tensor, Tensor]:
     """What each token of the last stage adds to each logit, (B, N, K), and what constants do, (B, K).
 
     Held still, the head is a linear map J, and its backward pass ``u -> J^T u`` is linear in ``u``. The backward pass
-    of that carries tokens forward through J: N products instead of K backward passes.
+    of that carries tokens forward through J: N products instead of K backward passes. ``"pooled"`` is their mean.
     """
     stages, logits = linear_map.stages, linear_map.graph_logits
     head = stages["pooled" if "pooled" in stages else "scores"]

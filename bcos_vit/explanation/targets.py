@@ -50,7 +50,7 @@ class Contrast:
     b: int | Tensor | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Combination:
     """Any sum ``sum_k c_k logit_k``: ``coefficients`` (K,) for all images, or (B, K).
 
@@ -180,9 +180,8 @@ def _of_images(per_image: Tensor, images: slice) -> Tensor:
 
 def single(classes: Tensor, logits: Tensor) -> Resolved:
     """The target of class numbers (B,) or (B, T) that are known to be right, on the device of ``logits``."""
-    axes = (1,) * (classes.dim() - 1)
-    blank = torch.zeros_like(logits).view(logits.shape[0], *axes, -1).expand(*classes.shape, -1)
-    return Resolved(classes, blank.scatter(-1, classes[..., None], 1))
+    blank = torch.zeros_like(logits) if classes.dim() == 1 else torch.zeros_like(logits).unsqueeze(1)
+    return Resolved(classes, blank.expand(*classes.shape, -1).scatter(-1, classes[..., None], 1))
 
 
 def _contrast(target: Contrast, logits: Tensor) -> Resolved:

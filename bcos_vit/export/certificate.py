@@ -28,8 +28,11 @@ TOLERANCE = 1e-5
 RANDOM = 3
 """Random images that a file is compared on."""
 
-Run = Callable[[Tensor], Mapping[str, Tensor]]
-"""Images (N, 3, H, W) -> the outputs of an exported file by their names."""
+AT_ONCE = 16
+"""Images in one call of an exported file."""
+
+Run = Callable[[Tensor, Tensor | None], Mapping[str, Tensor]]
+"""Images (N, 3, H, W), and targets (N,) if it takes some -> the outputs of an exported file by their names."""
 
 
 @dataclass(frozen=True)
@@ -101,9 +104,11 @@ def compare(model: ViT, run: Run, images: Tensor, asked: Tensor | None = None) -
 
     Explanations are compared for the classes that the file explains: those ``asked`` for (N,), or its predictions.
     """
-    found = dict(run(images))
+    shares = [slice(start, start + AT_ONCE) for start in range(0, len(images), AT_ONCE)]
+    parts = [run(images[share], None if asked is None else asked[share]) for share in shares]
+    found = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     with torch.no_grad():
-        expected: dict[str, Tensor] = {"logits": model(images)}
+        expected = {"logits": torch.cat([model(images[share]) for share in shares])}
     agree = float((found["logits"].argmax(1) == expected["logits"].argmax(1)).double().mean())
     meant = found["logits"].argmax(1) if asked is None else asked
     wrong = {"target": float((found["target"] != meant).double().mean())}
@@ -120,13 +125,17 @@ def compare(model: ViT, run: Run, images: Tensor, asked: Tensor | None = None) -
     image = wide["contributions"].sum((1, 2))
     scale = torch.maximum(image.abs() + wide["position"].abs() + wide["bias"].abs(), logit.abs())
     residual = logit - image - wide["position"] - wide["bias"]
-    wrong["residual"] = float(((found["residual"].double() - residual).abs() / scale).max())
+
+    def relative(off: Tensor) -> float:
+        return float(torch.where(off == 0, 0.0, off.abs() / scale).max())
+
+    wrong["residual"] = relative(found["residual"].double() - residual)
     cosine = torch.cosine_similarity(wide["contributions"].flatten(1), e.contributions.double().flatten(1))
     return Comparison(
         images=len(images),
         top1=agree,
         errors=wrong | _errors(found, expected),
-        residual=float((residual.abs() / scale).max()),
+        residual=relative(residual),
         lowest_cosine=float(cosine.min()),
         median_cosine=float(cosine.median()),
     )

@@ -111,16 +111,19 @@ def to_program(model: nn.Module, targets: Targets = "predicted", weights: bool =
         inputs += (torch.zeros(TRACED, dtype=torch.long, device=device),)
     explaining = Explaining(held, weights) if vit.dynamic_linear else Predicting(held)
     table = {torch.ops.aten.convolution_backward.default: _convolution_backward}
-    traced = make_fx(explaining, table, tracing_mode="symbolic", _allow_non_fake_inputs=True)(*inputs)
+    with torch.autocast(device.type, enabled=False):  # a surrounding one would be traced as casts
+        traced = make_fx(explaining, table, tracing_mode="symbolic", _allow_non_fake_inputs=True)(*inputs)
     batch = Dim("batch", min=1)
     program = torch.export.export(traced, inputs, dynamic_shapes=tuple({0: batch} for _ in inputs))
     if _dtype(vit) == torch.float32:
         run = program.module()
         names = output_names(vit, weights)
 
+        def by_name(images: Tensor, target: Tensor | None) -> dict[str, Tensor]:
+            return dict(zip(names, run(images, *(() if target is None else (target,))), strict=True))
+
         images = random_images(vit)
-        asked = (turns(images, vit.num_classes),) if targets == "input" else ()
-        found = compare(vit, lambda images: dict(zip(names, run(images, *asked), strict=True)), images, *asked)
+        found = compare(vit, by_name, images, turns(images, vit.num_classes) if targets == "input" else None)
         found.require_exact("the program differs from the model on random images")
     return program
 

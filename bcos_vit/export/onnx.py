@@ -80,7 +80,7 @@ def to_onnx(
     ------
     ImportError
         Without the packages of the extra ``export``, with the install line.
-    ValueError
+    ValueError, TypeError
         For arguments that do not fit the model or each other, before anything is made.
     OSError
         In a sentence, if it cannot be written.
@@ -112,7 +112,7 @@ def to_onnx(
 
         def compared(images: Tensor) -> Comparison:
             asked = turns(images, vit.num_classes) if targets == "input" else None
-            return compare(vit, lambda images: _run(session, names, images, asked), images, asked)
+            return compare(vit, lambda part, target: _run(session, names, part, target), images, asked)
 
         content = made.read_bytes()
         certificate = Certificate(

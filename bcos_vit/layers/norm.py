@@ -30,13 +30,13 @@ class FrozenNorm(torch.autograd.Function):
             y, _, rstd = torch.native_layer_norm(x, weight.shape, weight, None, eps)
             return y, rstd
         batch, channels, height, width = x.shape
-        flat = weight.flatten()
-        y, _, rstd = torch.native_group_norm(x, flat, None, batch, channels, height * width, groups, eps)
+        size = (batch, channels, height * width, groups)
+        y, _, rstd = torch.native_group_norm(x.contiguous(), weight.flatten(), None, *size, eps)
         return y, rstd.unsqueeze(-1)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        x, weight, _, _ = inputs
+        x, weight, ctx.groups, _ = inputs
         rstd = output[1]
         ctx.mark_non_differentiable(rstd)
         ctx.set_materialize_grads(False)
@@ -49,7 +49,7 @@ class FrozenNorm(torch.autograd.Function):
         weight, rstd, *x = ctx.saved_tensors
 
         def standardise(t: Tensor) -> Tensor:
-            rows = t.reshape(*rstd.shape[:-1], -1)  # each with statistics of its own
+            rows = t if ctx.groups is None else t.unflatten(1, (ctx.groups, -1)).flatten(2)
             return ((rows - rows.mean(-1, keepdim=True)) * rstd).view_as(t)
 
         dx = standardise(g * weight) if ctx.needs_input_grad[0] else None

@@ -148,8 +148,8 @@ INPUT_NORM = ("linear.norm(freeze(x))", "linear.norm(x)")
 ROW_NORM = ("linear.row_norm(freeze(weight))", "linear.row_norm(weight)")
 LEARNING_RULE = ("if not is_frozen():\n        learning", "if True:\n        learning")
 BACK = "dx = standardise(g * weight)"
-ROWS = "reshape(*rstd.shape[:-1], -1)"
-ALONG = f"(s.{ROWS} * (h * s).{ROWS}.mean(-1, keepdim=True)).view_as(h)"
+ROWS = "(lambda t: t if ctx.groups is None else t.unflatten(1, (ctx.groups, -1)).flatten(2))"
+ALONG = f"({ROWS}(s) * {ROWS}(h * s).mean(-1, keepdim=True)).view_as(h)"
 VARIANCE = (BACK, f"h, s = g * weight, standardise(x[0])\n        dx = standardise(h - {ALONG})")
 MEAN = ("(rows - rows.mean(-1, keepdim=True))", "rows")
 FUSED_LAYER_NORM = ("if is_frozen():\n            return frozen_norm", "if False:\n            return frozen_norm")
