@@ -36,8 +36,12 @@ def run(given: argparse.Namespace) -> int:
         model.about["name"] = f"{given.model}, {weights}"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the tracer about itself: what counts is compared
-        certificate = to_onnx(
-            model, out, targets=given.targets, weights=given.weights, precision=given.precision, images=images
-        )
+        try:
+            certificate = to_onnx(
+                model, out, targets=given.targets, weights=given.weights, precision=given.precision, images=images
+            )
+        except ArithmeticError as error:  # it is not exact, and so was not written
+            print(f"bcos-vit export: {error}", file=sys.stderr)
+            return 1
     print(certificate)
     return 0

@@ -35,11 +35,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
-    except ArithmeticError as error:  # what was made is not exact, and was not kept
-        if given.debug:
-            raise
-        print(f"bcos-vit {given.verb}: {error}", file=sys.stderr)
-        return SOME_FAILED
     except (ValueError, TypeError, OSError, ImportError) as error:
         if given.debug:
             raise

@@ -81,7 +81,8 @@ def test_other_bcos_layers(name: str, fields: dict[str, float], dtype: torch.dty
     model = toy(name, dtype=dtype, **fields)
     reference = by_hand(model.spec).to(dtype)
     reference.load_state_dict(to_published(model), strict=True)
-    assert_same(model, reference, images_for(model))
+    # With a stem of six MaxOut stages each of the two is up to 6e-6 from float64.
+    assert_same(model, reference, images_for(model), slack=2)
 
 
 @pytest.mark.parametrize("name", ["standard_simple_vit_s_patch16_224", "standard_vitc_b_patch1_14"])
