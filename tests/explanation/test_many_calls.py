@@ -80,6 +80,7 @@ def live_tensors() -> int:
     return sum(issubclass(type(found), Tensor) for found in gc.get_objects())
 
 
+@pytest.mark.slow
 def test_nothing_piles_up(monkeypatch: pytest.MonkeyPatch) -> None:
     model = toy("bcos_vit_digits", depth=1, num_classes=3)
     model.blocks[0].mlp.activation = nn.Tanh()  # not linear, but keeps its own result for backward: a cycle, maybe

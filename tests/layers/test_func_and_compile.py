@@ -113,5 +113,6 @@ def test_compiles_whole_and_follows_the_mode(make: Callable[[], nn.Module], shap
     assert_compiles(make().double(), torch.randn(shape).double(), "aot_eager", 1e-12)
 
 
+@pytest.mark.slow
 def test_compiles_to_machine_code() -> None:
     assert_compiles(BcosLinear(6, 4, max_out=2), torch.randn(3, 6), "inductor", 1e-5)

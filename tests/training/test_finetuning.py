@@ -219,6 +219,7 @@ def test_weights_that_are_no_numbers_are_not_written(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_it_goes_on_where_it_was_cut_short(parity, tmp_path):
     """Rates, order and weights of a resumed run, whose images come in a fixed order, are those of a whole one."""
     fixed = (
