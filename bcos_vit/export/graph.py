@@ -72,10 +72,7 @@ def output_names(model: ViT, weights: bool) -> tuple[str, ...]:
 
 @torch.inference_mode(False)  # which would make weights that cannot be differentiated
 def to_program(model: nn.Module, targets: Targets = "predicted", weights: bool = False) -> ExportedProgram:
-    """Trace prediction and explanation of a model into a :class:`torch.export.ExportedProgram`::
-
-        program = to_program(model)
-        logits, target, contributions, position, bias, residual = program.module()(images)
+    """Trace prediction and explanation of a model into a :class:`torch.export.ExportedProgram`.
 
     Inputs are ``image`` (N, 3, H, W), float32 in [0, 1], for any N and the size of the spec, and with
     ``targets="input"`` also ``target`` (N,), int64. Outputs are ``logits`` (N, K), ``target`` (N,), ``contributions``
