@@ -1,7 +1,7 @@
 """What an explanation costs: in forward passes, against the reference's, and against post-hoc methods on the twin.
 
     make bench                                   all of it; writes docs/benchmark.json and docs/benchmark.md
-    python benchmarks/price.py --rounds 3 --models bcos_vitc_s_patch1_14 --out /tmp/price
+    python benchmarks/price.py --rounds 3 --models bcos_vitc_s_patch1_14 --out price
 
 Every line of the table is a ratio of two works that took turns in one process: median and quartiles over the rounds.
 Works are grouped, so that what is compared is timed within the same seconds. Random weights, random images of 224 x 224
