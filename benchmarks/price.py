@@ -103,10 +103,10 @@ def measure(name: str, rounds: int) -> list[Line]:
         ("the reference's forward", "the twin's forward", None),
         ("forward", "timm's ViT forward", None),
     )
-    steps = {
-        label: ours(model, eight) for label, model in (("learning step", name), ("the twin's step", twin_of(name)))
-    }
-    take(dict(steps), ("learning step", "the twin's step", 1.05))
+    take(
+        {"learning step": ours(name, eight), "the twin's step": ours(twin_of(name), eight)},
+        ("learning step", "the twin's step", 1.05),
+    )
     take(
         {
             "explain": lambda: bcos_vit.explain(c.model, eight),

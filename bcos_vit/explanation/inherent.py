@@ -89,7 +89,8 @@ def explain(
         rows = slice(done, done + at_once)
         with _kept(model, rows.stop < len(images)) as kept:
             linear_map = collapse(model, images[rows], check_values=False, stages=stages)
-        check_batch(target, len(images))
+        if not parts:
+            check_batch(target, len(images))
         parts.append(_explain(linear_map, images[rows], part(target, len(images), rows), at))
         del linear_map  # and with it the graph, before there is another
         done, at_once = rows.stop, max(1, int(memory * at_once / max(1, sum(kept.values()))))

@@ -164,8 +164,8 @@ def check_batch(target: Target, batch: int) -> None:
 def part(target: Target, batch: int, images: slice) -> Target:
     """The target of some images of a batch of ``batch``, which :func:`check_batch` has let through."""
     if isinstance(target, Contrast):
-        a, b = (None if side is None else _of_images(_whole(side), images) for side in (target.a, target.b))
-        return Contrast(a, b)  # type: ignore[arg-type]  # a is not None
+        b = None if target.b is None else _of_images(_whole(target.b), images)
+        return Contrast(_of_images(_whole(target.a), images), b)
     if isinstance(target, Combination):
         given = _numbers(target.coefficients)
         return Combination(given if given.dim() == 1 else given[images])

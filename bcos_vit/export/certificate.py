@@ -16,7 +16,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from bcos_vit.atomic import write_whole
-from bcos_vit.explanation import explain
+from bcos_vit.explanation import Explanation, explain
 from bcos_vit.extras import needs
 from bcos_vit.models import ViT
 from bcos_vit.photos import read_photo
@@ -120,22 +120,21 @@ def compare(model: ViT, run: Run, images: Tensor, asked: Tensor | None = None) -
     expected |= {"position": e.constants.get("position", none)}
     if "weights" in found and e.weights is not None:
         expected["weights"] = e.weights
-    wide = {name: found[name].double() for name in ("contributions", "position", "bias", "logits")}
-    logit = wide["logits"].gather(1, found["target"][:, None])[:, 0]
-    image = wide["contributions"].sum((1, 2))
-    scale = torch.maximum(image.abs() + wide["position"].abs() + wide["bias"].abs(), logit.abs())
-    residual = logit - image - wide["position"] - wide["bias"]
-
-    def relative(off: Tensor) -> float:
-        return float(torch.where(off == 0, 0.0, off.abs() / scale).max())
-
-    wrong["residual"] = relative(found["residual"].double() - residual)
-    cosine = torch.cosine_similarity(wide["contributions"].flatten(1), e.contributions.double().flatten(1))
+    ledger = Explanation(
+        images=images,
+        target=found["target"],
+        logit=found["logits"].double().gather(1, found["target"][:, None])[:, 0],
+        contributions=found["contributions"].double(),
+        constants={name: found[name].double() for name in ("position", "bias")},
+    )
+    closed = dataclasses.replace(ledger, logit=ledger.logit - found["residual"].double())
+    wrong["residual"] = float(closed.relative_residual.max())
+    cosine = torch.cosine_similarity(ledger.contributions.flatten(1), e.contributions.double().flatten(1))
     return Comparison(
         images=len(images),
         top1=agree,
         errors=wrong | _errors(found, expected),
-        residual=relative(residual),
+        residual=float(ledger.relative_residual.max()),
         lowest_cosine=float(cosine.min()),
         median_cosine=float(cosine.median()),
     )

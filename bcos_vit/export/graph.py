@@ -7,7 +7,7 @@ of autograd is left in the graph.
 from __future__ import annotations
 
 import copy
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +23,6 @@ from bcos_vit.models import ViT
 from bcos_vit.models.vit import require_vit
 
 Targets = Literal["predicted", "input"]
-TARGETS = ("predicted", "input")
 PREDICTIONS = ("logits", "target")
 EXPLANATIONS = ("contributions", "position", "bias", "residual")
 TRACED = 2
@@ -90,7 +89,7 @@ def to_program(model: nn.Module, targets: Targets = "predicted", weights: bool =
         If the program of a float32 model is further than 1e-5 from it on random images.
     """
     vit = require_vit(model)
-    if targets not in TARGETS:
+    if targets not in get_args(Targets):
         raise ValueError(f"targets must be 'predicted' or 'input', found {targets!r}")
     if not vit.dynamic_linear and (weights or targets != "predicted"):
         raise ValueError(

@@ -10,7 +10,7 @@ import os
 from collections import Counter
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +26,6 @@ from bcos_vit.models.vit import require_vit
 
 SUFFIX = ".onnx"
 Precision = Literal["float32", "float16", "int8"]
-PRECISIONS = ("float32", "float16", "int8")
 SENSES = {
     "logits": "(N, K), bias included",
     "target": "(N,) the class explained: the predicted one, or the one given",
@@ -95,17 +94,18 @@ def to_onnx(
         raise ValueError(f"an ONNX file ends in {SUFFIX}, found {path}")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"there is no folder {path.parent} to write {path.name} to")
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, found {precision!r}")
+    if precision not in get_args(Precision):
+        raise ValueError(f"precision must be one of {', '.join(get_args(Precision))}, found {precision!r}")
     vit = copy.deepcopy(require_vit(model)).cpu().eval()
     if (dtype := next(vit.parameters()).dtype) != torch.float32:
         raise ValueError(f"a file is compared with the model in float32, found {dtype}: convert it with .float()")
     real = photographs(vit) if images is None else _checked(images, vit)
-    names = output_names(vit, weights)
+    names, digest = output_names(vit, weights), weights_sha256(vit)
     program = to_program(copy.deepcopy(vit).half() if precision == "float16" else vit, targets, weights)
     with TemporaryDirectory() as folder:
         made = Path(folder, "made.onnx")
-        _write(program, made, ["image", *(["target"] if targets == "input" else [])], names, _metadata(vit, names))
+        inputs = ["image", *(["target"] if targets == "input" else [])]
+        _write(program, made, inputs, names, _metadata(vit, names, digest))
         if precision == "int8":
             made = _quantised(made)
         session = onnxruntime.InferenceSession(made, providers=["CPUExecutionProvider"])
@@ -121,7 +121,7 @@ def to_onnx(
             bytes=len(content),
             precision=precision,
             stayed_float={} if precision == "float32" else _stayed_float(made),
-            weights_sha256=weights_sha256(vit),
+            weights_sha256=digest,
             versions=versions(),
             random=compared(random_images(vit)),
             real=compared(real),
@@ -190,15 +190,14 @@ def _stayed_float(path: Path) -> dict[str, int]:
     return dict(sorted(counted.items()))
 
 
-def _metadata(model: ViT, names: tuple[str, ...]) -> dict[str, str]:
-    spec = dataclasses.asdict(model.spec)
+def _metadata(model: ViT, names: tuple[str, ...], digest: str) -> dict[str, str]:
     said = {
         "name": model.about.get("name"),
         "class_names": model.class_names,
         "preprocessing": preprocessing_in_words(model.spec.image_size),
-        "spec": spec,
+        "spec": dataclasses.asdict(model.spec),
         "licence": model.about.get("licence"),
-        "weights_sha256": weights_sha256(model),
+        "weights_sha256": digest,
         "outputs": {name: SENSES[name] for name in names},
         "explains": "yes" if model.dynamic_linear else "no: a conventional model has no linear map to read off",
         "producer": f"bcos_vit {versions()['bcos_vit']}",
