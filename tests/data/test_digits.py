@@ -48,3 +48,22 @@ def test_items_are_rgb_in_the_unit_interval():
 def test_another_split_is_refused():
     with pytest.raises(ValueError, match="split must be train, val or test, found 'dev'"):
         Digits("dev")
+
+
+def test_folds_are_made_of_the_images_that_are_not_the_test_parts():
+    test = {tuple(image.flatten().tolist()) for image in Digits("test").images}
+    folds = [Digits("test", fold=number) for number in range(5)]
+    assert sum(map(len, folds)) == 1437
+    seen = torch.cat([fold.images for fold in folds])
+    others = torch.cat([Digits("train").images, Digits("val").images])
+    assert sorted(map(tuple, seen[:, 0].flatten(1).tolist())) == sorted(map(tuple, others[:, 0].flatten(1).tolist()))
+    assert not test & {tuple(image.flatten().tolist()) for image in seen}
+    for number, fold in enumerate(folds):
+        rest = [len(Digits(part, fold=number)) for part in ("train", "val")]
+        assert (rest[1], sum(rest) + len(fold)) == (180, 1437)
+
+
+@pytest.mark.parametrize("number", [-1, 5, True, "0"])
+def test_another_fold_is_refused(number):
+    with pytest.raises(ValueError, match="fold must be a whole number from 0 to 4"):
+        Digits("test", fold=number)
