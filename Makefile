@@ -25,8 +25,8 @@ bench: $(INSTALLED)  ## what an explanation costs, into docs/benchmark.md and .j
 test: $(INSTALLED)  ## everything but slow, at most 6 minutes on two cores
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal -m "not slow"
 
-test-slow: $(INSTALLED)  ## the rest
-	$(BIN)/python -m pytest -q -m slow
+test-slow: $(INSTALLED)  ## the rest: trainings, exports, kills
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal -m slow
 
 lint: $(INSTALLED)  ## style, types, and the arrows of the floor plan
 	$(BIN)/ruff check .

@@ -5,8 +5,9 @@
 
 Every arm is a set of overrides of ``train.py``, tried on five folds of the 1,437 images that are not the test part's,
 with the number of the fold as the seed: the fold takes the place of the test part (``+data.dataset.fold=N``), and 180
-others choose the checkpoint. The table shows accuracies in percent with 95 % intervals of their means (Student's t), and
-the difference from the twin's first arm, fold by fold. ``--results FILE`` keeps every run, and skips those that it holds.
+others choose the checkpoint. The table shows accuracies in percent with 95 % intervals of their means (Student's t),
+and the difference from the twin's first arm, fold by fold. ``--results FILE`` keeps every run, and skips those that it
+holds.
 """
 
 from __future__ import annotations
