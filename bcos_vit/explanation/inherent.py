@@ -141,7 +141,7 @@ def _explain_unit(linear_map: LinearMap, images: Tensor, unit: Unit, at: str | N
         target=torch.full((len(images),), unit.channel, device=images.device),
         logit=value,
         contributions=contributions,
-        magnitude=contributions.abs().sum((-2, -1)),  # a channel may well be a small difference of large parts
+        magnitude=value.abs(),
         constants=row.constants,
         weights=row.weights,
         cost=2.0,

@@ -69,8 +69,7 @@ class Explanation:
     weights: Tensor | None = None
     """(B, 6, H, W), the row of the linear map; None for post-hoc methods."""
     magnitude: Tensor | None = None
-    """(B,) sum of |c_i logit_i| over the logits that are combined, of a unit the sum of |contributions|: a scale of the
-    relative residual; None: |logit|."""
+    """(B,) sum of |c_i logit_i| over the logits that are combined, a scale of the relative residual; None: |logit|."""
     against: Tensor | None = None
     """(B,) the other class of a contrast."""
     tokens: Tensor | None = None
@@ -95,10 +94,14 @@ class Explanation:
 
     @property
     def relative_residual(self) -> Tensor:
-        """(B,) |residual| / max(|image| + sum |constants|, sum |c_i logit_i|); 0/0 = 0."""
-        lines = self.image.abs() + self._total({n: c.abs() for n, c in self.constants.items()})
+        """(B,) |residual| / max(sum |contributions| + sum |constants|, sum |c_i logit_i|); 0/0 = 0.
+
+        The denominator is the size of what is added up, and with it of the rounding error: a logit near zero may be
+        the small difference of large contributions.
+        """
+        added = self.contributions.abs().sum((-2, -1)) + self._total({n: c.abs() for n, c in self.constants.items()})
         magnitude = self.logit.abs() if self.magnitude is None else self.magnitude
-        scale = torch.maximum(lines, magnitude.to(lines.dtype))
+        scale = torch.maximum(added, magnitude.to(added.dtype))
         return torch.where(self.residual == 0, 0.0, self.residual.abs() / scale)
 
     @property

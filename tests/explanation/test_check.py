@@ -7,14 +7,10 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from bcos_vit import (
-    Explanation,
-    LedgerError,
-    TopK,
-    explain,
-)
+from bcos_vit import Contrast, Explanation, LedgerError, TopK, explain
 from bcos_vit.models.vit import ViT
 from toys import NAME, VITC, images_for, toy
 
@@ -92,6 +88,48 @@ def test_what_a_residual_is_relative_to() -> None:
     e = made_up(logit=[4.0, 1.0, 0.0], image=[1.0, 5.0, 2.0], bias=[1.0, -5.0, -1.0], dtype=torch.float64)
     assert e.residual.tolist() == [2, 1, -1]
     assert e.relative_residual.tolist() == [2 / 4, 1 / 10, 1 / 3]  # the logit, or the lines where they are larger
+
+
+def test_contributions_that_cancel_are_the_scale_of_their_rounding() -> None:
+    e = made_up(logit=[1e-6], image=[0.0], dtype=torch.float32)
+    pixels = torch.zeros(1, 2, 2)
+    pixels[0, 0, 0], pixels[0, 1, 1] = 3.0, -3.0
+    e = dataclasses.replace(e, contributions=pixels)
+    assert float(e.relative_residual) == pytest.approx(1e-6 / 6)
+    e.check()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", [NAME, VITC, "bcos_vit_digits"])
+def test_logits_near_zero_of_two_classes_are_no_false_alarm(name: str, dtype: torch.dtype) -> None:
+    two = toy(name, dtype=dtype, num_classes=2)  # without a bias: log(1 / (2 - 1)) = 0
+    assert two.spec.bias == 0
+    images = images_for(two)
+    with torch.no_grad():
+        pooled = F.normalize(two.forward_head(two.forward_features(images), pre_logits=True)[0], dim=0)
+        row = two.head.classify.weight[0]
+        row -= 0.9999 * (row @ pooled) * pooled  # nearly at a right angle to what it is multiplied with
+    e = explain(two, images, [[0, 1]] * len(images)).check()
+    assert float(e.logit[0, 0].abs()) < 1e-3 * float(e.contributions[0, 0].abs().sum())
+    explain(two, images, Contrast(0, 1)).check()
+
+
+@pytest.mark.parametrize("fault", ["bias", "position", "pixel", "row"])
+def test_the_scale_does_not_hide_a_fault(fault: str) -> None:
+    model = toy(NAME)
+    e = explain(model, images_for(model)).check()
+    if fault in e.constants:
+        without = {name: line for name, line in e.constants.items() if name != fault}
+        wrong = dataclasses.replace(e, constants=without)
+    else:
+        damaged = e.contributions.clone()
+        if fault == "pixel":
+            damaged[:, 3, 3] = 0
+        else:
+            damaged *= 1.01
+        wrong = dataclasses.replace(e, contributions=damaged)
+    with pytest.raises(LedgerError):
+        wrong.check()
 
 
 def test_magnitude_defaults_to_the_logit(model: ViT, images: Tensor) -> None:
