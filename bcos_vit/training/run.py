@@ -18,8 +18,9 @@ from bcos_vit.atomic import write_whole
 from bcos_vit.config import build, plain
 from bcos_vit.data import DataModule
 from bcos_vit.evaluation import Report, evaluate
+from bcos_vit.evaluation.folder import claimed_folder, own_folder
 from bcos_vit.evaluation.report import as_json
-from bcos_vit.evaluation.setting import model_and_data, own_folder, seed_and_threads
+from bcos_vit.evaluation.setting import model_and_data, seed_and_threads
 from bcos_vit.extras import versions
 from bcos_vit.metrics import Accuracy, Completeness
 from bcos_vit.models import ViT, save_model
@@ -28,7 +29,7 @@ from bcos_vit.models.weights import read_checkpoint
 from bcos_vit.training.batches import split_batch
 from bcos_vit.training.callbacks import BestCheckpoint, Explanations, Skipped, Throughput
 from bcos_vit.training.classifier import Classifier
-from bcos_vit.training.resume import check_resumable
+from bcos_vit.training.resume import check_resumable, put_aside
 from bcos_vit.training.speed import speed_up
 from bcos_vit.training.wrong_use import check_config
 
@@ -51,15 +52,19 @@ def train(config: DictConfig, *, command: str | None = None) -> Report | None:
     Raises
     ------
     OSError
-        If the output folder cannot be written to, or the checkpoint to resume is missing, before anything is built.
+        If the output folder cannot be written to, holds something, or is another process's, before anything is built,
+        or if the checkpoint to resume is missing.
     TypeError
         For an unknown key in ``config``, with the nearest one.
     ValueError
-        For an impossible value, if the output folder holds something, or if model and data, or the checkpoint to
-        resume, do not fit each other.
+        For an impossible value, or if model and data, or the checkpoint to resume, do not fit each other.
     """
     check_config(config)
-    output = Path(config.output)
+    with claimed_folder(config, "runs", resume=config.resume) as output:
+        return _train(config, command, output)
+
+
+def _train(config: DictConfig, command: str | None, output: Path) -> Report | None:
     best = BestCheckpoint(output / "checkpoints", resumed=config.resume)
     trainer: Trainer = build(config.trainer)(callbacks=_callbacks(config, best), logger=build(config.logger))
     seed_and_threads(config.seed, config.threads)
@@ -88,6 +93,7 @@ def train(config: DictConfig, *, command: str | None = None) -> Report | None:
         if trainer.global_rank:  # else all processes would draw the same crops and mixing ratios
             torch.manual_seed(torch.initial_seed() + trainer.global_rank)
         if trainer.is_global_zero:
+            put_aside(output)
             write_whole(output / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
         with _own_wandb_run(trainer):
             trainer.fit(classifier, data, ckpt_path=config.resume, weights_only=True)
