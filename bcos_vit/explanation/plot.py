@@ -57,7 +57,7 @@ def rows(
     ImportError
         Without matplotlib, with the install line.
     ValueError
-        If there are no images.
+        If there are no images, or fewer class names than classes.
     """
     shown = list(singles(e))
     figure = _figure(10.5, 2.4 * len(shown) + (0.4 if title is None else 0.8))
@@ -121,8 +121,17 @@ def target_name(e: Explanation, class_names: Sequence[str] | None = None) -> str
     if e.of not in (LOGIT, AGAINST_MEAN):
         return e.of
     classes = [e.target] if e.against is None else [e.target, e.against]
-    names = [str(int(c)) if class_names is None else class_names[int(c)] for c in classes]
+    names = [_class_name(int(c), class_names) for c in classes]
     return " rather than ".join([*names, *(["the mean class"] if e.of == AGAINST_MEAN else [])])
+
+
+def _class_name(number: int, class_names: Sequence[str] | None) -> str:
+    if class_names is not None and number >= len(class_names):
+        raise ValueError(
+            f"class {number} is explained, but only {len(class_names)} class names are given, those of classes 0 to "
+            f"{len(class_names) - 1}: give one for every class of the model, or none"
+        )
+    return str(number) if class_names is None else class_names[number]
 
 
 def _value(e: Explanation) -> str:
