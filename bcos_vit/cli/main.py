@@ -68,7 +68,8 @@ def _parser() -> argparse.ArgumentParser:
         "--targets",
         default="top1",
         metavar="LIST",
-        help="comma-separated class numbers (3, #3) or names, topN, A-vs-B (default: top1, the predicted class)",
+        help="comma-separated class numbers (3, #3) or names, topN, A-vs-B; a name with a comma, or one that "
+        "looks like something else, in double quotes, as '\"rocket, big\",top3' (default: top1, the predicted class)",
     )
     explain.add_argument(
         "--fit",
