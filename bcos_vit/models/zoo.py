@@ -56,7 +56,8 @@ def create_model(
     ----------
     name
         A name of :func:`list_models`, or the path of a file with weights (:func:`~bcos_vit.models.weights.load_model`
-        says which): one of ``save_model``, a ``.ckpt`` of a training run, a published ``.pth``.
+        says which): one of ``save_model``, a ``.ckpt`` of a training run, a published ``.pth``; or of a folder with
+        ``model.safetensors``, such as that of a training run.
     pretrained
         Load trained weights. Those of ``bcos_vit_digits`` and ``standard_vit_digits`` come with the package; those of
         the B-cos v2 release are downloaded once, verified, converted to safetensors and kept. Asking a name without
