@@ -21,8 +21,8 @@ from bcos_vit.export.certificate import Certificate, Comparison, compare, photog
 from bcos_vit.export.graph import Targets, output_names, to_program, turns
 from bcos_vit.extras import needs, versions
 from bcos_vit.models import ViT
-from bcos_vit.models.cards import preprocessing_in_words
 from bcos_vit.models.vit import require_vit
+from bcos_vit.preprocessing import preprocessing_in_words
 
 SUFFIX = ".onnx"
 Precision = Literal["float32", "float16", "int8"]
