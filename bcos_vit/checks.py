@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import reprlib
+from collections.abc import Iterable, Mapping, Set
+from typing import TYPE_CHECKING
 
-from torch import Tensor
+if TYPE_CHECKING:  # what only asks for names, such as the command's --help, loads no torch
+    from torch import Tensor
 
 VALUE_SLACK = 1e-3
 """How far outside [0, 1] an image value may lie: room for interpolation and rounding."""
@@ -31,9 +34,32 @@ def reject_unknown(kind: str, given: Iterable[str], valid: Iterable[str]) -> Non
             raise TypeError(f"unknown {kind} {name!r}{nearest(name, options)}")
 
 
+def named_classes(names: Iterable[str], classes: int) -> tuple[str, ...]:
+    """The names of ``classes`` classes, once it is known that they are as many texts in an order.
+
+    Raises
+    ------
+    TypeError
+        For a text, a mapping, a set, or names that are no texts.
+    ValueError
+        For another number of names.
+    """
+    if isinstance(names, str | Mapping | Set) or not isinstance(names, Iterable):
+        raise TypeError(f"class_names are a sequence of {classes} names or None, found {reprlib.repr(names)}")
+    found = tuple(names)
+    if wrong := [name for name in found if not isinstance(name, str)]:
+        raise TypeError(f"class_names are texts, found {wrong[0]!r}: give [str(name) for name in names]")
+    if len(found) != classes:
+        raise ValueError(
+            f"the model has {classes} logits, but {len(found)} class names are given ({reprlib.repr(found)}): give one "
+            "name a logit, or None; create_model(..., num_classes=K) makes a model of K logits"
+        )
+    return tuple(str(name) for name in found)
+
+
 def require_float(images: Tensor, what: str) -> None:
     """Raise ``TypeError`` unless ``images`` is a tensor of real floating-point numbers."""
-    if not isinstance(images, Tensor):
+    if not hasattr(images, "is_floating_point"):  # which every tensor has
         raise TypeError(f"{what} must be a torch.Tensor, found {type(images).__name__}: convert with torch.as_tensor")
     if not images.is_floating_point():
         raise TypeError(f"{what} must be floating point in [0, 1], found {images.dtype}: divide bytes by 255")

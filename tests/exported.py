@@ -100,5 +100,6 @@ def ledger(found: dict[str, Tensor]) -> float:
     logit = wide["logits"].gather(1, found["target"][:, None])[:, 0]
     lines = (wide["contributions"].sum((1, 2)), wide["position"], wide["bias"])
     residual = logit - sum(lines)
-    scale = torch.maximum(sum(line.abs() for line in lines), logit.abs())
+    added = wide["contributions"].abs().sum((1, 2)) + wide["position"].abs() + wide["bias"].abs()
+    scale = torch.maximum(added, logit.abs())
     return float((torch.maximum(residual.abs(), wide["residual"].abs()) / scale).max())

@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
 
 import torch
@@ -20,6 +20,7 @@ from bcos_vit.explanation import Explanation, LedgerError, collapse, explain
 from bcos_vit.explanation.plot import require_matplotlib, singles, target_name, write_png
 from bcos_vit.models import ViT
 from bcos_vit.photos import PhotoError, read_photo
+from bcos_vit.preprocessing import LONG, Fit
 
 LONGEST = 80  # characters of a path that are shown; bytes of a word that names a file, of which systems allow 255
 
@@ -44,10 +45,11 @@ def run(given: argparse.Namespace) -> int:
     if given.batch_size < 1:
         raise ValueError(f"--batch-size must be at least 1, found {given.batch_size}")
     model, about = _model(given)
+    model.transform.require_fit(given.fit)
     targets = parse_targets(given.targets, model.spec.num_classes, model.class_names)
     out = _folder(given.out)
     failed: set[int] = set()
-    photos = _read(given.images, model, failed)
+    photos = _read(given.images, model, given.fit, failed)
     while batch := list(islice(photos, given.batch_size)):
         for target in targets:
             _explain(model, batch, target, about, out, failed)
@@ -81,27 +83,32 @@ def _folder(path: str) -> Path:
     return out
 
 
-def _read(paths: Sequence[str], model: ViT, failed: set[int]) -> Iterator[Photo]:
-    assert model.transform is not None
+def _read(paths: Sequence[str], model: ViT, fit: Fit, failed: set[int]) -> Iterator[Photo]:
     for number, (path, stem) in enumerate(zip(paths, _stems(paths), strict=True)):
         name = _printable(path)
         try:
             photo = read_photo(path)
-        except PhotoError as error:
-            _fail(_printable(str(error)), number, failed)
+            pixels = model.transform(photo, fit)
+        except ValueError as error:
+            sentence = str(error) if isinstance(error, PhotoError) else f"{path}: {error}"
+            _fail(_printable(sentence), number, failed)
             continue
         if photo.info["frames"] > 1:
             print(f"note: {name} holds {photo.info['frames']} pictures, the first is explained", file=sys.stderr)
-        yield Photo(number, name, stem, model.transform(photo))
+        if fit == "crop" and max(photo.size) > LONG * min(photo.size):
+            print(
+                f"note: {100 * model.transform.cut(*photo.size):.0f} % of {name}, {photo.width} x {photo.height} "
+                "pixels, are cut away around the square in its centre: --fit whole or --fit pad shows all of it",
+                file=sys.stderr,
+            )
+        yield Photo(number, name, stem, pixels)
 
 
 def _explain(
     model: ViT, batch: list[Photo], target: WordedTarget, about: dict[str, str], out: Path, failed: set[int]
 ) -> None:
-    device = next(model.parameters()).device
-    explanation = explain(model, torch.stack([photo.pixels for photo in batch]).to(device), target).to("cpu")
-    for place, photo in enumerate(batch):
-        for single in singles(explanation[place]):
+    for photo, explanation in _explained(model, batch, target):
+        for single in singles(explanation):
             path = out / f"{photo.stem}.{_slug(single, model)}.png"
             try:
                 _write(single.check(), model, photo, about, path)
@@ -109,6 +116,15 @@ def _explain(
                 _fail(f"{photo.name}: {error}", photo.number, failed)
             else:
                 _say(f"{photo.name}: {_in_words(single, model)}, {about['weights']}: {_printable(str(path))}")
+
+
+def _explained(model: ViT, batch: list[Photo], target: WordedTarget) -> Iterator[tuple[Photo, Explanation]]:
+    """Every photo of ``batch``, in its order, with its explanation; neighbours of one shape are explained together."""
+    device = next(model.parameters()).device
+    for _, group in groupby(batch, key=lambda photo: photo.pixels.shape):
+        alike = list(group)
+        explanation = explain(model, torch.stack([photo.pixels for photo in alike]).to(device), target).to("cpu")
+        yield from ((photo, explanation[place]) for place, photo in enumerate(alike))
 
 
 def _write(e: Explanation, model: ViT, photo: Photo, about: dict[str, str], path: Path) -> None:

@@ -12,7 +12,6 @@ import torch
 from bcos_vit.cli.choice import TRAINED, chosen_model
 from bcos_vit.export import to_onnx
 from bcos_vit.export.onnx import certificate_of
-from bcos_vit.photos import read_photo
 
 
 def run(given: argparse.Namespace) -> int:
@@ -24,8 +23,7 @@ def run(given: argparse.Namespace) -> int:
     model, weights = chosen_model(given)
     images = None
     if given.images:
-        assert model.transform is not None  # models of the zoo and of files have one
-        images = torch.stack([model.transform(read_photo(path)) for path in given.images])
+        images = torch.stack([model.transform(path) for path in given.images])
     if not model.dynamic_linear:
         print(
             f"note: {given.model} is a conventional model: it has no linear map to read off, so that its file predicts "

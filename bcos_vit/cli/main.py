@@ -68,7 +68,15 @@ def _parser() -> argparse.ArgumentParser:
         "--targets",
         default="top1",
         metavar="LIST",
-        help="comma-separated class numbers (3, #3) or names, topN, A-vs-B (default: top1, the predicted class)",
+        help="comma-separated class numbers (3, #3) or names, topN, A-vs-B; a name with a comma, or one that "
+        "looks like something else, in double quotes, as '\"rocket, big\",top3' (default: top1, the predicted class)",
+    )
+    explain.add_argument(
+        "--fit",
+        choices=("crop", "whole", "pad"),
+        default="crop",
+        help="crop: the square in the photo's centre; whole: all of it, in its own shape; pad: all of it, in a grey "
+        "square (default: %(default)s)",
     )
     explain.add_argument(
         "--out", default="explanations", metavar="DIR", help="folder of the results (default: %(default)s)"

@@ -56,13 +56,21 @@ class Report:
 
     def draw_gallery(self, path: str | os.PathLike[str]) -> bool:
         """Draw the explanations to a PNG file, the right ones above the wrong ones; False if there are none."""
-        count = 0 if self.gallery is None else len(self.gallery)
-        shown = {f"rightly predicted: one image each of {count} classes": self.gallery}
-        shown |= {"mistakes: why the predicted class rather than the true one": self.mistakes}
-        parts = {caption: e for caption, e in shown.items() if e is not None}
+        shown = [(_right_caption, self.gallery), (_wrong_caption, self.mistakes)]
+        parts = {caption(len(e)): e for caption, e in shown if e is not None and len(e)}
         if parts:
             write_png(columns(parts, self.class_names), path)
         return bool(parts)
+
+
+def _right_caption(count: int) -> str:
+    which = "one image of one class" if count == 1 else f"one image of each of {count} classes"
+    return f"rightly predicted: {which}"
+
+
+def _wrong_caption(count: int) -> str:
+    which = "one mistake" if count == 1 else f"{count} mistakes"
+    return f"{which}: why the predicted class rather than the true one"
 
 
 def as_json(values: Mapping[str, object]) -> str:

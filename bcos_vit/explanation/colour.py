@@ -8,13 +8,15 @@ import torch
 from torch import Tensor
 
 
-def render(weights: Tensor, contributions: Tensor, smooth: int, percentile: float) -> Tensor:
+def render(weights: Tensor, contributions: Tensor, smooth: int | None, percentile: float) -> Tensor:
     """(..., 6, H, W) rows and (..., H, W) contributions -> (..., 4, H, W) RGBA in [0, 1].
 
     Colour: the positive part of each pixel's row, where r and 1-r vote on red and so on. Opacity: the row's L2 norm
     where the pixel contributes positively, averaged over a box of ``smooth`` pixels (zero padding counts), over its
     ``percentile`` per image.
     """
+    if smooth is None:
+        smooth = usual_box(*weights.shape[-2:])
     if not isinstance(smooth, int) or smooth < 0 or (smooth and smooth % 2 == 0):
         raise ValueError(f"smooth must be 0 or an odd number of pixels, found {smooth}")
     if not 0 < percentile <= 100:
@@ -31,6 +33,11 @@ def render(weights: Tensor, contributions: Tensor, smooth: int, percentile: floa
     opaque = _quantile(alpha.flatten(1), percentile / 100)[:, None, None]
     alpha = torch.where(opaque > 0, alpha / opaque, 0.0).clamp_(0, 1)  # an all-zero row shows nothing
     return torch.cat((rgb, alpha[:, None]), dim=1).reshape(*lead, 4, height, width)
+
+
+def usual_box(height: int, width: int) -> int:
+    """The odd number nearest 15 min(height, width) / 224, at least 1, the larger of two: 15 as published at 224."""
+    return 2 * (15 * min(height, width) // 448) + 1
 
 
 def _box(size: int, side: int, like: Tensor) -> Tensor:

@@ -4,31 +4,26 @@ from __future__ import annotations
 
 import io
 import os
-import textwrap
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
-from torch import Tensor
+from itertools import islice
+from typing import TYPE_CHECKING
 
 from bcos_vit.atomic import write_whole
-from bcos_vit.explanation.targets import AGAINST_MEAN, LOGIT
+from bcos_vit.explanation.words import target_name
 from bcos_vit.extras import needs
 
 if TYPE_CHECKING:
-    from matplotlib.cm import ScalarMappable
     from matplotlib.figure import Figure
 
     from bcos_vit.explanation.result import Explanation
 
-MAP_COLOURS = "RdBu_r"  # red speaks for the class, blue against it
-TITLES = ("image", "contributions", "colour explanation", "ledger")
-LEDGER = 22
-"""Characters of a ledger's line."""
-PHOTOGRAPH = 64
-"""Pixels of a side from which colour explanations are smoothed; smaller images are shown pixel by pixel."""
+__all__ = ["available", "columns", "png", "require_matplotlib", "rows", "singles", "target_name", "write_png"]
+
+MOST = 100
+"""Rows or columns of one figure; each takes up to a quarter of a second on a slow machine."""
+LONGEST = 300
+"""Inches of a figure's side: matplotlib draws at most 65,535 dots, which leaves room for 200 an inch."""
 
 
 def rows(
@@ -38,41 +33,41 @@ def rows(
     title: str | None = None,
     smooth: int | None = None,
     percentile: float = 99.5,
+    exact: bool = False,
+    first: int | None = None,
 ) -> Figure:
     """Four cells beside each other for every image and target; all maps share one symmetric colour scale.
 
     Parameters
     ----------
     e
-        An explanation of a batch or a single image.
+        An explanation of a batch or a single image: at most 100 rows, fewer if the images are much taller than wide.
     class_names
-        Names to show instead of class numbers.
+        Names to show instead of class numbers, one for every class of the model.
     title
-        A line above all.
+        Words above all.
     smooth, percentile
-        As in :meth:`Explanation.colour`; a ``smooth`` of None is 15 for photographs and 0 for images of few pixels.
+        As in :meth:`Explanation.colour`.
+    exact
+        Show every pixel as a square; otherwise pixels that are drawn more than 8 times enlarged are interpolated.
+    first
+        Draw only so many rows.
 
     Raises
     ------
     ImportError
         Without matplotlib, with the install line.
     ValueError
-        If there are no images.
+        If there are no images, too many rows, or too few names.
     """
-    shown = list(singles(e))
-    figure = _figure(10.5, 2.4 * len(shown) + (0.4 if title is None else 0.8))
-    if title is not None:
-        figure.suptitle(title, fontsize=10, parse_math=False)
-    bar = _colour_bar(shown)
-    cells = figure.subplots(len(shown), 4, squeeze=False, width_ratios=(1, 1, 1, 1.2))
-    for axes, single in zip(cells, shown, strict=True):
-        _draw(axes, single, class_names, bar, smooth, percentile)
-        axes[3].set_box_aspect(1)  # as high as the pictures beside it
-        axes[3].set_anchor("W")
-    for ax, name in zip(cells[0], TITLES, strict=True):
-        ax.set_title(name, fontsize=10, loc="left")
-    figure.colorbar(bar, ax=cells[:, 1].tolist(), label=f"added to the {_value(e)}", fraction=0.04, pad=0.01)
-    return figure
+    require_matplotlib()
+    from bcos_vit.explanation import layout
+
+    count = e.target.numel() if first is None else min(first, e.target.numel())
+    _require_drawable(e, count, "rows", axis=1)
+    return layout.draw_rows(
+        list(islice(singles(e), count)), title, layout.Style(class_names, smooth, percentile, exact)
+    )
 
 
 def columns(
@@ -81,61 +76,51 @@ def columns(
     *,
     smooth: int | None = None,
     percentile: float = 99.5,
+    exact: bool = False,
 ) -> Figure:
     """Four cells below each other for every image and target, and a band of such columns for every caption.
 
-    Parameters and errors are those of :func:`rows`; ``parts`` are explanations by their captions.
+    Every band has a colour scale of its own, which its colour bar states, and at most 100 columns. ``parts`` are
+    explanations by their captions; one that holds no images is left out. Other parameters and errors are those of
+    :func:`rows`.
     """
-    bands = {caption: list(singles(e)) for caption, e in parts.items()}
-    longest = max(map(len, bands.values()), default=0)
-    figure = _figure(1.55 * longest + 1.2, 6.2 * len(bands))
-    bar = _colour_bar([single for shown in bands.values() for single in shown])
-    rows_of_bands = figure.subfigures(len(bands), 1, squeeze=False)[:, 0]
-    for band, (caption, shown) in zip(rows_of_bands, bands.items(), strict=True):
-        band.suptitle(caption, fontsize=11)
-        cells = band.subplots(4, longest, squeeze=False, height_ratios=(1, 1, 1, 0.9))
-        for ax in cells.flat:
-            ax.set_axis_off()
-        for axes, single in zip(cells.T, shown, strict=False):
-            _draw(axes, single, class_names, bar, smooth, percentile)
-        for ax, name in zip(cells[:, 0], TITLES, strict=True):
-            ax.text(-0.08, 0.5, name, rotation=90, ha="right", va="center", transform=ax.transAxes)
-        words = f"added to the {_value(shown[0]) if shown else 'logit'}"
-        band.colorbar(bar, ax=cells[1].tolist(), label=words, fraction=0.04, pad=0.01)
-    return figure
+    require_matplotlib()
+    from bcos_vit.explanation import layout
+
+    drawn = {caption: e for caption, e in parts.items() if e.target.numel()}
+    if not drawn:
+        raise ValueError(NOTHING)
+    for e in drawn.values():
+        _require_drawable(e, e.target.numel(), "columns", axis=0)
+    bands = {caption: list(singles(e)) for caption, e in drawn.items()}
+    return layout.draw_columns(bands, layout.Style(class_names, smooth, percentile, exact))
 
 
-def ledger(e: Explanation, class_names: Sequence[str] | None = None) -> str:
-    """The ledger of one image and one target in words, a line a term."""
-    parts = {"image" if e.at == "image" else "tokens": e.image, **e.constants}
-    lines = [f"{label:<8}{float(value):+9.3f}" for label, value in parts.items()]
-    lines += [f"{_value(e):<8}{float(e.logit):+9.3f}", f"{'residual':<8}{float(e.residual):+9.0e}"]
-    if e.probability is not None:
-        lines.append(f"{'p':<8}{100 * float(e.probability):8.2f}%")
-    words = target_name(e, class_names) + ("" if e.at == "image" else f" at {e.at}")
-    return "\n".join([*textwrap.wrap(words, LEDGER), *lines])
+NOTHING = "there is nothing to draw: the explanation holds no images"
 
 
-def target_name(e: Explanation, class_names: Sequence[str] | None = None) -> str:
-    """What one image is explained for: ``tabby``, or ``tabby rather than lynx``; what is no class, in its own words."""
-    if e.of not in (LOGIT, AGAINST_MEAN):
-        return e.of
-    classes = [e.target] if e.against is None else [e.target, e.against]
-    names = [str(int(c)) if class_names is None else class_names[int(c)] for c in classes]
-    return " rather than ".join([*names, *(["the mean class"] if e.of == AGAINST_MEAN else [])])
+def _require_drawable(e: Explanation, count: int, what: str, axis: int) -> None:
+    """Raise ``ValueError``, before anything is drawn, for no images or more than a figure can take."""
+    from bcos_vit.explanation.page import cell_size
 
-
-def _value(e: Explanation) -> str:
-    return "logit" if e.of in (LOGIT, AGAINST_MEAN) else "value"
+    if count == 0:
+        raise ValueError(NOTHING)
+    most = min(MOST, int(LONGEST / (cell_size(e)[axis] + 0.2)))
+    if count <= most:
+        return
+    targets = count if e.images.dim() == 3 else e.target[0].numel()
+    if targets > most:
+        how = f"explain at most {most} targets of an image at a time"
+    else:
+        n = most // targets
+        how = f"draw at most {n} images at a time, those of e[:{n}], then of e[{n}:{2 * n}] and so on"
+    raise ValueError(f"{count} {what}, one an image and target, are too many for one picture: {how}")
 
 
 def png(figure: Figure) -> bytes:
     """A figure as the bytes of a PNG file, 110 dots an inch."""
     buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing")  # a box stands for it
-        warnings.filterwarnings("ignore", message="constrained_layout not applied")  # all is drawn, if closely
-        figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight", pad_inches=0.08)
+    figure.savefig(buffer, format="png", dpi=110)
     return buffer.getvalue()
 
 
@@ -162,46 +147,3 @@ def singles(e: Explanation) -> Iterator[Explanation]:
             yield single
         else:
             yield from (single.of_target(t) for t in range(len(single.target)))
-
-
-def _figure(width: float, height: float) -> Figure:
-    require_matplotlib()
-    from matplotlib.figure import Figure  # not pyplot: no window, no backend, nothing global
-
-    return Figure(figsize=(width, height), layout="constrained")
-
-
-def _colour_bar(shown: Sequence[Explanation]) -> ScalarMappable:
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import Normalize
-
-    if not shown:
-        raise ValueError("there is nothing to draw: the explanation holds no images")
-    values = np.concatenate([np.abs(_array(e.contributions)).ravel() for e in shown])
-    scale = float(np.percentile(values, 99.5)) or 1.0
-    return ScalarMappable(Normalize(-scale, scale), MAP_COLOURS)
-
-
-def _draw(
-    axes: Any,
-    e: Explanation,
-    class_names: Sequence[str] | None,
-    bar: ScalarMappable,
-    smooth: int | None,
-    percentile: float,
-) -> None:
-    image, contributions, colour, text = axes
-    if smooth is None:
-        smooth = 15 if min(e.images.shape[-2:]) >= PHOTOGRAPH else 0
-    for ax in axes:
-        ax.set_axis_off()
-    image.imshow(_array(e.images).clip(0, 1).transpose(1, 2, 0))
-    contributions.imshow(_array(e.contributions), cmap=bar.cmap, norm=bar.norm)
-    if e.weights is not None and e.at == "image":
-        colour.imshow(_array(e.colour(smooth, percentile)).transpose(1, 2, 0))
-    words = text.text(0, 0.95, ledger(e, class_names), family="monospace", fontsize=7.5, va="top")
-    words.set(transform=text.transAxes, parse_math=False)  # a class may well be called "$5"
-
-
-def _array(t: Tensor) -> Any:
-    return t.detach().cpu().float().numpy()

@@ -133,13 +133,14 @@ class Explanation:
             )
         return self
 
-    def colour(self, smooth: int = 15, percentile: float = 99.5) -> Tensor:
+    def colour(self, smooth: int | None = None, percentile: float = 99.5) -> Tensor:
         """The rows as colour images, (B, 4, H, W) RGBA in [0, 1].
 
         Parameters
         ----------
         smooth
-            Side of the box in pixels over which the opacity is averaged: odd, or 0 for none.
+            Side of the box in pixels over which the opacity is averaged: odd, or 0 for none. None is the odd number
+            nearest 15 min(H, W) / 224, at least 1: the published 15 for images of 224 pixels.
         percentile
             Of the opacity, in (0, 100], that becomes fully opaque.
 
@@ -162,14 +163,36 @@ class Explanation:
         title: str | None = None,
         smooth: int | None = None,
         percentile: float = 99.5,
+        exact: bool = False,
     ) -> Figure:
         """Draw image, contribution map, colour explanation and ledger, one row per image and target.
 
-        All maps share one colour scale. ``smooth`` and ``percentile`` are those of :meth:`colour`; images of less than
-        64 pixels are not smoothed unless ``smooth`` says so. Needs matplotlib (``pip install bcos_vit[plot]``); nothing
-        is shown or saved.
+        All maps share one colour scale. Needs matplotlib (``pip install bcos_vit[plot]``); nothing is shown or saved.
+        At most 100 rows are drawn, fewer if the images are much taller than wide; draw more page by page::
+
+            for start in range(0, len(e), 100):
+                e[start : start + 100].plot().savefig(f"page-{start}.png")
+
+        Parameters
+        ----------
+        class_names
+            Names to show instead of class numbers, one for every class of the model.
+        title
+            Words above all.
+        smooth, percentile
+            As in :meth:`colour`.
+        exact
+            Show every pixel as a square. Otherwise a pixel that is drawn more than 8 times enlarged is interpolated
+            smoothly; the numbers, and the colours at the centres of pixels, are exact in any case.
+
+        Raises
+        ------
+        ImportError
+            Without matplotlib, with the install line.
+        ValueError
+            If there are no images, too many rows (with the number that works), or too few names.
         """
-        return plot.rows(self, class_names, title=title, smooth=smooth, percentile=percentile)
+        return plot.rows(self, class_names, title=title, smooth=smooth, percentile=percentile, exact=exact)
 
     def save(self, path: str | os.PathLike[str], *, about: Mapping[str, str] | None = None) -> None:
         """Write every field to a ``.safetensors`` file, whole or not at all; ``about`` is kept in its metadata."""
@@ -235,9 +258,13 @@ class Explanation:
         return f"<Explanation ({', '.join(words)}) of {count} of {size}{targets}; largest relative residual {worst}>"
 
     def _repr_png_(self) -> bytes | None:
-        """The picture that a notebook shows: the first images. None, and so :func:`repr`, without matplotlib."""
+        """The picture that a notebook shows: the first rows. None, and so :func:`repr`, without matplotlib."""
+        count = self.target.numel()
+        if not count or not plot.available():
+            return None
+        title = f"the first {_SHOWN} of {count}" if count > _SHOWN else None
         shown = self if self.images.dim() == 3 else self[:_SHOWN]
-        return plot.png(shown.plot()) if len(shown.images) and plot.available() else None
+        return plot.png(plot.rows(shown, title=title, first=_SHOWN))
 
     def _require_batch(self) -> None:
         if self.images.dim() == 3:

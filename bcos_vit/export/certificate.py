@@ -46,6 +46,9 @@ class Comparison:
     errors: dict[str, float]
     """Output -> its largest error, relative to the largest value of that output. Of ``target`` it is the share of wrong
     ones; ``residual`` is held against the file's own ledger."""
+    wrong_targets_are_nan: bool | None = None
+    """Whether targets that are no class make all about their images NaN and change no other image; None for a file that
+    takes no targets."""
     residual: float | None = None
     """Largest relative residual of the file's own ledger; None where it has none, as all below."""
     lowest_cosine: float | None = None
@@ -58,6 +61,11 @@ class Comparison:
         worst = max(measured, key=lambda name: math.inf if math.isnan(measured[name]) else measured[name])
         if not measured[worst] <= TOLERANCE:
             raise ArithmeticError(f"{what}: its {worst} is off by {measured[worst]:.2g}, more than {TOLERANCE:g}")
+
+    def require_nan(self, what: str) -> None:
+        """Raise ``ArithmeticError`` in a sentence about ``what`` if a target that is no class gets an explanation."""
+        if self.wrong_targets_are_nan is False:
+            raise ArithmeticError(f"{what} a target that is no class did not make its image, and no other, NaN")
 
 
 @dataclass(frozen=True)
@@ -90,6 +98,8 @@ class Certificate:
             lines.append(
                 f"{found.images} {kind} images: top-1 agreement {100 * found.top1:.4g} %; largest errors {errors}"
             )
+            if found.wrong_targets_are_nan:
+                lines.append("    a target that is no class makes all about its image NaN, and about no other")
             if found.residual is not None:
                 maps = f"cosine of maps at least {found.lowest_cosine:.6f}, median {found.median_cosine:.6f}"
                 lines.append(f"    largest relative residual {found.residual:.1e}; {maps}")
@@ -134,9 +144,23 @@ def compare(model: ViT, run: Run, images: Tensor, asked: Tensor | None = None) -
         images=len(images),
         top1=agree,
         errors=wrong | _errors(found, expected),
+        wrong_targets_are_nan=None if asked is None else _wrong_targets_are_nan(run, images[:1], model.num_classes),
         residual=float(ledger.relative_residual.max()),
         lowest_cosine=float(cosine.min()),
         median_cosine=float(cosine.median()),
+    )
+
+
+def _wrong_targets_are_nan(run: Run, image: Tensor, num_classes: int) -> bool:
+    """Explain an image (1, 3, H, W) five times in one batch, for targets that are no class and for two that are."""
+    targets = torch.tensor([-1, 0, num_classes, num_classes - 1, -num_classes], device=image.device)
+    known = (targets >= 0) & (targets < num_classes)
+    images = image.expand(len(targets), -1, -1, -1).contiguous()
+    found, right = (run(images, t) for t in (targets, torch.where(known, targets, 0)))
+    numbers = [name for name in found if name != "target"]
+    return all(
+        bool(found[name][~known].isnan().all()) and torch.equal(found[name][known], right[name][known])
+        for name in numbers
     )
 
 

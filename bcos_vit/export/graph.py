@@ -43,7 +43,10 @@ class Predicting(nn.Module):
 
 
 class Explaining(nn.Module):
-    """Image (N, 3, H, W), and perhaps target (N,), -> :func:`output_names`, each in the dtype of the image."""
+    """Image (N, 3, H, W), and perhaps target (N,), -> :func:`output_names`, each in the dtype of the image.
+
+    A target that is no class makes everything that is said about its image NaN, since a graph cannot raise.
+    """
 
     def __init__(self, model: ViT, weights: bool) -> None:
         super().__init__()
@@ -55,13 +58,20 @@ class Explaining(nn.Module):
         linear_map = collapse(self.model, images, check_values=False)
         with torch.no_grad():
             logits = linear_map.logits
-            chosen = resolve(None, logits) if target is None else single(target, logits)
+            known = None if target is None else (target >= 0) & (target < logits.shape[1])
+            chosen = resolve(None, logits) if target is None else single(torch.where(known, target, 0), logits)
             row = linear_map.row_of(chosen.coefficients, keep_graph=False)
             e = explain_row(linear_map, images, chosen, row, None)
             none = torch.zeros_like(e.image)
             position, bias = (e.constants.get(name, none) for name in ("position", "bias"))
-            floats = (e.contributions, position, bias, e.residual, *((row.weights,) if self.weights else ()))
-            return logits.to(image.dtype), e.target.clone(), *(t.to(image.dtype) for t in floats)
+            said = [logits, e.contributions, position, bias, e.residual, *([row.weights] if self.weights else [])]
+            logits, *others = (_nan_unless(known, t.to(image.dtype)) for t in said)
+            return logits, (e.target if target is None else target).clone(), *others
+
+
+def _nan_unless(known: Tensor | None, t: Tensor) -> Tensor:
+    """``t`` (N, ...) with NaN for images that are not ``known`` (N,); None for a batch of which all are."""
+    return t if known is None else torch.where(known.view(-1, *[1] * (t.dim() - 1)), t, torch.nan)
 
 
 def output_names(model: ViT, weights: bool) -> tuple[str, ...]:
@@ -76,7 +86,8 @@ def to_program(model: nn.Module, targets: Targets = "predicted", weights: bool =
     Inputs are ``image`` (N, 3, H, W), float32 in [0, 1], for any N and the size of the spec, and with
     ``targets="input"`` also ``target`` (N,), int64. Outputs are ``logits`` (N, K), ``target`` (N,), ``contributions``
     (N, H, W), and of the ledger ``position``, ``bias`` and ``residual`` (N,); position is zero where a model adds none.
-    With ``weights`` also the rows, (N, 6, H, W). A conventional model has no linear map to read off: its program gives
+    With ``weights`` also the rows, (N, 6, H, W). A target that is no class, below 0 or not below K, makes every number
+    about its image NaN, the logits too, and leaves the other images of the batch as they are. A conventional model has no linear map to read off: its program gives
     ``logits`` and ``target``. The model itself stays as it is.
 
     Raises
@@ -117,6 +128,7 @@ def to_program(model: nn.Module, targets: Targets = "predicted", weights: bool =
         images = random_images(vit)
         found = compare(vit, by_name, images, turns(images, vit.num_classes) if targets == "input" else None)
         found.require_exact("the program differs from the model on random images")
+        found.require_nan("of the program, on random images:")
     return program
 
 

@@ -21,14 +21,14 @@ from bcos_vit.export.certificate import Certificate, Comparison, compare, photog
 from bcos_vit.export.graph import Targets, output_names, to_program, turns
 from bcos_vit.extras import needs, versions
 from bcos_vit.models import ViT
-from bcos_vit.models.cards import preprocessing_in_words
 from bcos_vit.models.vit import require_vit
+from bcos_vit.preprocessing import preprocessing_in_words
 
 SUFFIX = ".onnx"
 Precision = Literal["float32", "float16", "int8"]
 SENSES = {
     "logits": "(N, K), bias included",
-    "target": "(N,) the class explained: the predicted one, or the one given",
+    "target": "(N,) the class explained: the predicted one, or the one given; one that is no class makes all else NaN",
     "contributions": "(N, H, W) what each pixel adds to the logit of the target",
     "position": "(N,) what the position code adds to it, zero where there is none",
     "bias": "(N,) the constant logit bias",
@@ -60,7 +60,8 @@ def to_onnx(
     path
         Where the file goes, ``.onnx``. What is there is replaced once the new file is whole.
     targets
-        ``"predicted"``, or ``"input"`` for a second input ``target`` (N,), int64.
+        ``"predicted"``, or ``"input"`` for a second input ``target`` (N,), int64. A target that is no class, -1 or K,
+        makes every number about its image NaN, the logits too; other images of the batch stay as they are.
     weights
         Whether the rows are among the outputs.
     precision
@@ -84,7 +85,9 @@ def to_onnx(
     OSError
         In a sentence, if it cannot be written.
     ArithmeticError
-        If a float32 file is further than 1e-5 from PyTorch. Nothing is written then.
+        If a float32 file is further than rounding from PyTorch
+        (:meth:`~bcos_vit.export.certificate.Comparison.require_exact`), or a file of any precision explains a target
+        that is no class. Nothing is written then.
     """
     with needs("export"):
         import onnxruntime
@@ -126,9 +129,10 @@ def to_onnx(
             random=compared(random_images(vit)),
             real=compared(real),
         )
-    if precision == "float32":
-        for kind, found in (("random", certificate.random), ("real", certificate.real)):
+    for kind, found in (("random", certificate.random), ("real", certificate.real)):
+        if precision == "float32":
             found.require_exact(f"{path} was not written, since it differs from PyTorch on {kind} images")
+        found.require_nan(f"{path} was not written: on {kind} images")
     beside = certificate_of(path)
     certificate.write(beside)
     try:
@@ -148,7 +152,14 @@ def _write(program: Any, path: Path, inputs: list[str], outputs: tuple[str, ...]
     given = "target" in inputs
     names = [f"{name}_given" if given and name == "target" else name for name in outputs]
     exported = torch.onnx.export(
-        program, (), dynamo=True, input_names=inputs, output_names=names, external_data=False, verbose=False
+        program,
+        (),
+        dynamo=True,
+        input_names=inputs,
+        output_names=names,
+        dynamic_shapes=({0: "batch"}, *({0: None} for _ in inputs[1:])),  # its name in all shapes of the file
+        external_data=False,
+        verbose=False,
     )
     assert exported is not None
     if given:  # of two values of one name there can be but one: the target that came in goes out

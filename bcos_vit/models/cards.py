@@ -14,6 +14,7 @@ from torchvision.models import ResNet50_Weights
 from bcos_vit.models.shipped import shipped_card
 from bcos_vit.models.spec import ViTSpec
 from bcos_vit.models.vit import ViT
+from bcos_vit.preprocessing import preprocessing_in_words
 
 IMAGENET = tuple(ResNet50_Weights.IMAGENET1K_V1.meta["categories"])
 """The names of ImageNet's 1,000 classes."""
@@ -46,11 +47,6 @@ class Card:
     def preprocessing(self) -> str:
         """How a photo becomes the image that the model is meant for, in words; ``model.transform`` does it."""
         return preprocessing_in_words(self.spec.image_size)
-
-
-def preprocessing_in_words(image_size: int) -> str:
-    """What ``model.transform`` does for images of that side."""
-    return f"shorter side to {resized(image_size)} pixels (bilinear), centre crop of {image_size}, RGB in [0, 1]"
 
 
 # name: width, heads, MLP width, blocks of the simple ViT (one fewer with a stem), output channels of the stem
@@ -147,14 +143,6 @@ CARDS: dict[str, Card] = {name: _imagenet_card(name, spec) for name, spec in _im
     name: _digits_card(name, spec) for name, spec in _digits_specs().items()
 }
 """Every name of the zoo."""
-
-
-def resized(image_size: int) -> int:
-    """To how many pixels the shorter side of a photo is resized before ``image_size`` pixels are cropped.
-
-    224 of 256 are cropped, as for the published models; images below 64 pixels are too small to give any away.
-    """
-    return image_size if image_size < 64 else round(image_size * 256 / 224)
 
 
 def recognise(state: Mapping[str, Tensor]) -> ViTSpec | None:

@@ -23,7 +23,7 @@ from bcos_vit.models.download import download, expected_hash, keep_hash, sha256,
 from bcos_vit.models.shipped import shipped_weights
 from bcos_vit.models.spec import ViTSpec
 from bcos_vit.models.vit import ViT
-from bcos_vit.models.weights import SUFFIX, load_model, note_licence, save_model
+from bcos_vit.models.weights import SUFFIX, SUFFIXES, load_model, note_licence, save_model
 
 CACHE, MIRROR, OFFLINE = "BCOS_VIT_CACHE", "BCOS_VIT_MIRROR", "BCOS_VIT_OFFLINE"
 
@@ -98,7 +98,7 @@ def load_file(path: Path, spec: ViTSpec | None = None) -> ViT:
     Of a folder, as of ``save_pretrained`` or a training run, the file ``model.safetensors`` is meant.
     """
     if path.is_dir():
-        path = path / "model.safetensors"
+        path = _in_folder(path)
     model = load_model(path, spec)
     for name, card in CARDS.items():
         if card.file == path.name and card.sha256_prefix and model.spec == card.spec and not model.about:
@@ -106,6 +106,15 @@ def load_file(path: Path, spec: ViTSpec | None = None) -> ViT:
             if digest.startswith(card.sha256_prefix):
                 _describe(model, name, card, digest)
     return model
+
+
+def _in_folder(folder: Path) -> Path:
+    """The file ``model.safetensors`` of a folder; without one, a ``FileNotFoundError`` that names another if there is."""
+    path = folder / "model.safetensors"
+    others = sorted(p for pattern in ("*", "*/*") for p in folder.glob(pattern) if p.name.endswith(SUFFIXES))
+    if not path.exists() and others:
+        raise FileNotFoundError(f"there is no weights file {path}, but the folder holds {others[0]}: give that path")
+    return path
 
 
 @contextmanager

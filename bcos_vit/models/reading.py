@@ -18,6 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from bcos_vit.models.other_files import what_it_is, what_zip_it_is
 from bcos_vit.models.pickles import check_pickle
 
 LARGEST_INDEX = 2**19
@@ -70,11 +71,11 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     with path.open("rb") as file:
         size = int.from_bytes(start := file.read(8), "little")
         if size > LARGEST_INDEX:
-            why = f"a header of {size:,} bytes is more than weights need"
-            if start[:1] == b"\x80":
-                why = "it is a pickle, as torch wrote them before 1.6: load it where you trust it, and save it again"
-            raise ValueError(f"{path} is neither a safetensors file nor an archive of torch.save: {why}")
-        header = file.read(size)
+            raise ValueError(f"{path} is neither a safetensors file nor an archive of torch.save: {what_it_is(path)}")
+        if len(start) < 8:
+            raise ValueError(f"{path} is not a safetensors file: {what_it_is(path)}")
+        if len(header := file.read(size)) < size:
+            raise ValueError(f"{path} is not a safetensors file: it ends within its header, copy or fetch it again")
     try:
         json.loads(header, object_pairs_hook=unique)  # the reader below would take the last of several
         with safe_open(path, framework="pt") as opened:
@@ -104,6 +105,8 @@ def _inspect(path: Path) -> None:
         _check_end(file)
         with zipfile.ZipFile(file) as archive:
             entries = {entry.orig_filename: entry for entry in archive.infolist()}
+            if (other := what_zip_it_is(entries)) is not None:
+                raise ValueError(other)
             if len({name.casefold() for name in entries}) < len(archive.infolist()):
                 raise ValueError("it has an entry twice")
             (folder, *others) = {name.partition("/")[0] for name in entries}

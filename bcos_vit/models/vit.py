@@ -12,21 +12,21 @@ from __future__ import annotations
 import dataclasses
 import operator
 import reprlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from bcos_vit.checks import require_float
+from bcos_vit.checks import named_classes, require_float
 from bcos_vit.layers import Logits, PoolHead, TokenHead, Tokens, build_stem, constant
 from bcos_vit.layers.mode import is_autocast, is_frozen, stage
 from bcos_vit.layers.position import Rotation, rotation, sincos_code
 from bcos_vit.models.bricks import Block, Bricks
 from bcos_vit.models.hub import HubMixin
 from bcos_vit.models.spec import ViTSpec
+from bcos_vit.preprocessing import Preprocessing
 from bcos_vit.wrappers import unwrap
 
 
@@ -49,9 +49,10 @@ class ViT(nn.Module, HubMixin):
     spec
         The :class:`ViTSpec` it was built from.
     transform
-        PIL image -> (3, H, W) RGB in [0, 1], set by ``create_model``; None for a model built by hand.
+        A photo (a path, a PIL image or an (H, W, 3) array of uint8) -> (3, H, W) RGB in [0, 1]: a
+        :class:`~bcos_vit.preprocessing.Preprocessing` for images of the spec's size.
     class_names
-        Tuple of K names, or None.
+        Tuple of K names, or None. Setting another number of names is a ``ValueError``.
     about
         Plain values that say how the weights came to be, where their file says so: recipe, results, licence, ...
     """
@@ -59,8 +60,8 @@ class ViT(nn.Module, HubMixin):
     def __init__(self, spec: ViTSpec) -> None:
         super().__init__()
         self.spec = spec
-        self.transform: Callable[[Image.Image], Tensor] | None = None
-        self.class_names: tuple[str, ...] | None = None
+        self.transform = preprocessing_of(spec)
+        self.class_names = None
         self.about: dict[str, Any] = {}
         self.grad_checkpointing = False
         bricks = Bricks.of(spec)
@@ -83,6 +84,15 @@ class ViT(nn.Module, HubMixin):
     def num_features(self) -> int:
         """D, the channels of a token."""
         return self.spec.width
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """K names, in the order of the logits, or None."""
+        return self._class_names
+
+    @class_names.setter
+    def class_names(self, names: Iterable[str] | None) -> None:
+        self._class_names = None if names is None else named_classes(names, self.spec.num_classes)
 
     @property
     def dynamic_linear(self) -> bool:
@@ -235,6 +245,11 @@ class ViT(nn.Module, HubMixin):
         if self.spec.position == "prior" and (height, width) != (self.spec.image_size, self.spec.image_size):
             size = self.spec.image_size
             raise ValueError(f"position 'prior' is tied to {size} x {size} images, found {height} x {width}")
+
+
+def preprocessing_of(spec: ViTSpec) -> Preprocessing:
+    """How a photo becomes an image of the size that the spec names."""
+    return Preprocessing(spec.image_size, None if spec.position == "prior" else spec.patch_size)
 
 
 def block_numbers(indices: int | Sequence[int] | None, depth: int) -> set[int]:

@@ -21,7 +21,7 @@ from safetensors.torch import save as serialise
 from torch import Tensor, nn
 
 from bcos_vit.atomic import write_whole
-from bcos_vit.models.cards import recognise
+from bcos_vit.models.cards import CARDS, recognise
 from bcos_vit.models.published import from_published, to_published
 from bcos_vit.models.reading import is_archive, read_archive, read_safetensors, reason, shown, unique
 from bcos_vit.models.spec import ViTSpec
@@ -48,8 +48,14 @@ _log = logging.getLogger("bcos_vit")
 
 
 def is_weights_file(name: str | os.PathLike[str]) -> bool:
-    """Whether ``name`` is meant as a path: a path object, or text with a slash or the suffix of a weights file."""
-    return not isinstance(name, str) or name.endswith(SUFFIXES) or "/" in name or os.sep in name
+    """Whether ``name`` is meant as a path: a path object, text with a slash or a suffix, or what lies in this folder.
+
+    A name of the zoo is never a path.
+    """
+    if not isinstance(name, str):
+        return True
+    is_path = "/" in name or os.sep in name or bool(Path(name).suffix) or (name != "" and os.path.exists(name))
+    return is_path and name not in CARDS
 
 
 def save_model(model: nn.Module, path: str | os.PathLike[str], *, about: Mapping[str, Any] | None = None) -> None:
@@ -152,7 +158,7 @@ def load_model(path: str | os.PathLike[str], spec: ViTSpec | None = None) -> ViT
 def note_licence(about: Mapping[str, Any], name: str) -> None:
     """Log, as a warning, under which terms weights may be used, where it is known."""
     if isinstance(licence := about.get("licence"), str):
-        _log.warning("%s: weights %s", name, shown(licence))
+        _log.warning("%s: licence: %s", name, shown(licence))
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

@@ -8,15 +8,13 @@ import os
 from pathlib import Path
 from typing import Any
 
-import torch
-from torchvision.transforms import InterpolationMode, v2
-
 from bcos_vit.checks import nearest, reject_unknown
-from bcos_vit.models.cards import CARDS, IMAGENET, Card, resized
+from bcos_vit.models.cards import CARDS, IMAGENET, Card
 from bcos_vit.models.pretrained import load_file, load_pretrained
 from bcos_vit.models.spec import spec_fields
-from bcos_vit.models.vit import ViT
+from bcos_vit.models.vit import ViT, preprocessing_of
 from bcos_vit.models.weights import is_weights_file
+from bcos_vit.preprocessing import Preprocessing
 
 __all__ = ["CARDS", "IMAGENET", "Card", "create_model", "list_models", "preprocessing", "ready"]
 
@@ -30,21 +28,9 @@ def list_models(pattern: str = "*") -> list[str]:
     return sorted(fnmatch.filter(CARDS, pattern))
 
 
-def preprocessing(image_size: int) -> v2.Compose:
-    """PIL image -> (3, image_size, image_size) RGB in [0, 1]: resize the shorter side bilinearly, crop the centre.
-
-    The crop is 224 / 256 of the resized side, as for the published models; images below 64 pixels are too small to
-    give any away and are resized whole.
-    """
-    return v2.Compose(
-        [
-            v2.RGB(),
-            v2.Resize(resized(image_size), InterpolationMode.BILINEAR),
-            v2.CenterCrop(image_size),
-            v2.PILToTensor(),
-            v2.ToDtype(torch.float32, scale=True),
-        ]
-    )
+def preprocessing(image_size: int) -> Preprocessing:
+    """A photo -> (3, image_size, image_size) RGB in [0, 1]: resize the shorter side bilinearly, crop the centre."""
+    return Preprocessing(image_size)
 
 
 def create_model(
@@ -70,7 +56,8 @@ def create_model(
     ----------
     name
         A name of :func:`list_models`, or the path of a file with weights (:func:`~bcos_vit.models.weights.load_model`
-        says which): one of ``save_model``, a ``.ckpt`` of a training run, a published ``.pth``.
+        says which): one of ``save_model``, a ``.ckpt`` of a training run, a published ``.pth``; or of a folder with
+        ``model.safetensors``, such as that of a training run.
     pretrained
         Load trained weights. Those of ``bcos_vit_digits`` and ``standard_vit_digits`` come with the package; those of
         the B-cos v2 release are downloaded once, verified, converted to safetensors and kept. Asking a name without
@@ -118,7 +105,7 @@ def create_model(
 
 
 def ready(model: ViT, overrides: dict[str, Any], owner: str) -> ViT:
-    """Fit a trained model to ``overrides`` (see :func:`create_model`), and give it what it lacks to be used."""
+    """Fit a trained model to ``overrides`` (see :func:`create_model`), with the preprocessing of its image size."""
     before = model.spec
     if overrides.get("num_classes", before.num_classes) != before.num_classes:
         model.reset_classifier(overrides["num_classes"], overrides.get("logit_bias"))
@@ -129,5 +116,5 @@ def ready(model: ViT, overrides: dict[str, Any], owner: str) -> ViT:
     model.spec = dataclasses.replace(model.spec, **overrides)
     if model.spec != before:
         model.about = {name: value for name, value in model.about.items() if name not in ("results", "stated")}
-    model.transform = preprocessing(model.spec.image_size)
+    model.transform = preprocessing_of(model.spec)
     return model.eval()

@@ -109,7 +109,7 @@ def test_a_file_of_the_release_is_known_by_its_name_and_hash(convert, whole, tmp
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     monkeypatch.setitem(CARDS, name, dataclasses.replace(CARDS[name], sha256_prefix=digest[:10]))
     convert(path, tmp_path / "known.safetensors")
-    assert caplog.messages == [f"{name}: weights {terms}"]
+    assert caplog.messages == [f"{name}: licence: {terms}"]
     known = create_model(tmp_path / "known.safetensors")
     assert known.class_names == IMAGENET
     assert (known.about["name"], known.about["sha256"], known.about["licence"]) == (name, digest, terms)
@@ -193,10 +193,10 @@ def test_a_folder_that_is_not_there(refused, whole, tmp_path, below, suffix):
     [
         ("none.pth", None, "there is no weights file PATH$"),
         ("none", None, "there is no weights file PATH$"),
-        ("folder.safetensors", "folder", "there is no weights file PATH/model.safetensors$"),
+        ("folder.safetensors", "folder", "the folder PATH holds no model.safetensors: give a file with weights$"),
         ("text.pth", b"no weights at all" * 9, "PATH is neither a safetensors file nor an archive of torch.save: "),
-        ("text.safetensors", b"hi", "PATH is not a safetensors file: "),
-        ("empty.pth", b"", "PATH is not a safetensors file: "),
+        ("text.safetensors", b"hi", "PATH is not a safetensors file: it is text; weights are read from "),
+        ("empty.pth", b"", "PATH is not a safetensors file: it is empty; weights are read from "),
         ("pickle.pth", b"\x80\x02}q\x00.", "PATH is neither a safetensors file nor an archive of torch.save: "),
         ("cut.pth", b"PK\x03\x04 and no more", "PATH cannot be read safely: "),
     ],

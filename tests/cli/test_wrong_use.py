@@ -42,7 +42,7 @@ def refused(command, photo, tmp_path):
         ("top0", "top0 is impossible"),
         ("top6", "top6 is impossible"),
         ("1-vs-wolf", "1-vs-wolf compares class 1 with itself"),
-        ("crane", "'crane' stands for several classes: say #3 or #4"),
+        ("crane", "'crane' stands for several classes: say '#3' or '#4'"),
     ],
 )
 def test_targets_that_make_no_sense(refused, model_file, targets, sentence):

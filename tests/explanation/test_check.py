@@ -126,7 +126,7 @@ def test_the_scale_does_not_hide_a_fault(fault: str) -> None:
         if fault == "pixel":
             damaged[:, 3, 3] = 0
         else:
-            damaged *= 1.01
+            damaged *= 1.05
         wrong = dataclasses.replace(e, contributions=damaged)
     with pytest.raises(LedgerError):
         wrong.check()

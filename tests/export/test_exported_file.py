@@ -28,11 +28,8 @@ def metadata(path):
 
 
 def ports(values):
-    """Name -> type and shape, where "batch" stands for any number."""
-    return {
-        value.name: (value.type, ["batch" if isinstance(side, str) else side for side in value.shape])
-        for value in values
-    }
+    """Name -> type and shape; the side that is any number has a name instead."""
+    return {value.name: (value.type, value.shape) for value in values}
 
 
 def test_inputs_and_outputs_have_the_promised_names_types_and_shapes(exported):
@@ -59,6 +56,44 @@ def test_files_say_what_the_model_says_in_any_batch(exported, batch):
     found = outputs(exported.path, images, turns)
     assert max(errors(exported.model, found, images).values()) <= 1e-5
     assert torch.equal(found["target"], found["logits"].argmax(1) if turns is None else turns)
+
+
+def test_no_shape_in_the_file_calls_the_batch_otherwise(exported):
+    graph = onnx.load(exported.path).graph
+    values = (*graph.input, *graph.output, *graph.value_info)
+    names = {side.dim_param for value in values for side in value.type.tensor_type.shape.dim if side.dim_param}
+    assert "batch" in names
+    assert not [name for name in names if "batch" not in name]  # 16*batch: one row a token
+
+
+@pytest.mark.parametrize("wrong", [-1, 5, -5, -6, 2**62, -(2**63)])
+@pytest.mark.parametrize("form", ["file", "program"])
+def test_a_target_that_is_no_class_makes_its_image_nan_and_no_other(rich, wrong, form):
+    def said(targets):
+        if form == "file":
+            return outputs(rich.path, images, targets)
+        return dict(zip((*EXPLAINED, "weights"), rich.program.module()(images, targets), strict=True))
+
+    images, right = unseen(rich.model, 3), torch.tensor([4, 0, 2])
+    found, expected = said(torch.tensor([4, wrong, 2])), said(right)
+    assert found.pop("target").tolist() == [4, wrong, 2]
+    for name, numbers in found.items():
+        assert numbers[1].isnan().all(), name
+        assert torch.equal(numbers[[0, 2]], expected[name][[0, 2]]), name
+
+
+def test_a_batch_of_targets_that_are_no_class_is_nan_throughout(rich):
+    found = outputs(rich.path, unseen(rich.model, 2), torch.tensor([-1, 5]))
+    assert all(numbers.isnan().all() for name, numbers in found.items() if name != "target")
+
+
+def test_the_file_and_its_certificate_say_what_a_wrong_target_does(rich, digits):
+    assert json.loads(metadata(rich.path)["outputs"])["target"].endswith("one that is no class makes all else NaN")
+    for part in (rich.certificate.random, rich.certificate.real):
+        assert part.wrong_targets_are_nan is True
+    assert "a target that is no class makes all about its image NaN, and about no other" in str(rich.certificate)
+    assert digits.certificate.random.wrong_targets_are_nan is None  # it takes none
+    assert "no class" not in str(digits.certificate)
 
 
 def test_an_image_is_explained_the_same_in_any_company(digits):

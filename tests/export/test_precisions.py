@@ -9,7 +9,7 @@ import torch
 from bcos_vit import create_model, explain
 from bcos_vit.data import Digits
 from bcos_vit.export import onnx, to_onnx
-from exported import EXPLAINED, ledger, outputs, unseen
+from exported import EXPLAINED, ledger, outputs, session, unseen
 from toys import perturb_norms
 
 
@@ -37,6 +37,18 @@ def test_int8_says_how_far_it_drifts(digits, monkeypatch, tmp_path):
     assert "computed in float32 all the same: " in str(certificate)
 
 
+def test_a_wrong_target_is_nan_in_int8(rich, monkeypatch, tmp_path):
+    monkeypatch.setattr(onnx, "to_program", lambda *_: None)
+    monkeypatch.setattr(onnx, "_write", lambda program, path, *_: shutil.copy(rich.path, path))
+    path, images = tmp_path / "small.onnx", unseen(rich.model, 3)
+    certificate = to_onnx(rich.model, path, "input", weights=True, precision="int8", images=images)
+    assert certificate.real.wrong_targets_are_nan is True
+    found = outputs(path, images, torch.tensor([-1, 4, 5]))
+    assert found.pop("target").tolist() == [-1, 4, 5]
+    assert all(t[[0, 2]].isnan().all() and t[1].isfinite().all() for t in found.values())
+    assert session(path).get_inputs()[0].shape[0] == "batch"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("targets", ["predicted", "input"])
 def test_float16_maps_of_digits_point_where_those_of_float32_do(targets, tmp_path):
@@ -55,6 +67,10 @@ def test_float16_maps_of_digits_point_where_those_of_float32_do(targets, tmp_pat
     assert certificate.real.top1 >= 0.99
     assert certificate.stayed_float["LayerNormalization"] > 0
     assert ledger(found) <= 2e-2
+    if targets == "input":
+        wrong = outputs(tmp_path / "half.onnx", images[:3], torch.tensor([-1, 4, 10]))
+        assert wrong["contributions"].isnan().flatten(1).all(1).tolist() == [True, False, True]
+        assert certificate.real.wrong_targets_are_nan is True
 
 
 @pytest.mark.slow

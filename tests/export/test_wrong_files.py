@@ -92,6 +92,22 @@ def test_another_class_than_the_one_asked_for(refused, disturb):
     refused(r"on random images: its (target|contributions|weights|relative residual|residual) is off by ")
 
 
+def test_a_file_that_counts_classes_from_the_end(refused, monkeypatch):
+    run = onnx._run
+    monkeypatch.setattr(onnx, "_run", lambda session, names, images, target: run(session, names, images, target % 5))
+    refused("was not written: on random images a target that is no class did not make its image, and no other, NaN$")
+
+
+def test_a_file_in_which_a_wrong_target_spoils_other_images(refused, monkeypatch):
+    def spoilt(session, names, images, target):
+        found = run(session, names, images, target)
+        return {n: t + torch.nan if ((target < 0).any() and n != "target") else t for n, t in found.items()}
+
+    run = onnx._run
+    monkeypatch.setattr(onnx, "_run", spoilt)
+    refused("a target that is no class did not make its image, and no other, NaN$")
+
+
 @pytest.mark.parametrize("name", ["contributions", "weights"])
 def test_a_map_whose_sum_is_right_and_whose_places_are_not(refused, disturb, name):
     disturb(name, lambda t: t.flip(-1))
