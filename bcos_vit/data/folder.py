@@ -8,6 +8,7 @@ from typing import Any
 
 from torchvision.datasets import ImageFolder
 
+from bcos_vit.paths import user_path
 from bcos_vit.photos import read_photo, suffixes
 
 PARTS = {"train": "train", "val": "val", "test": "test"}
@@ -56,6 +57,7 @@ class Folder(ImageFolder):
                 raise ValueError(f"split must be train, val or test, found {name!r}")
         if not root:
             raise ValueError("no folder is given: say where the images lie, as data.root=FOLDER")
+        root = str(user_path(root))
         self.part = Path(root) / folders[split]
         self.train_part = Path(root) / folders["train"]
         if not Path(root).is_dir():

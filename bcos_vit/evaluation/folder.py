@@ -24,6 +24,11 @@ FOLDER = "BCOS_VIT_RUN_FOLDER"
 """The variable that tells the processes that Lightning starts for a run which folder the first one has claimed."""
 
 
+def as_value(path: Path) -> str:
+    """The path as a value of a configuration, in which ``${`` would refer to another value."""
+    return str(path).replace("${", r"\${")
+
+
 @contextmanager
 def claimed_folder(config: DictConfig, below: str, *, resume: str | None = None) -> Iterator[Path]:
     """Claim ``config.output``, or a new folder, in the first process of a run, until the body ends.
@@ -47,7 +52,7 @@ def claimed_folder(config: DictConfig, below: str, *, resume: str | None = None)
         If it cannot be written to.
     """
     if not _is_first():
-        config.output = os.environ.get(FOLDER) or _escaped(user_path(config.output or _name(config, below)))
+        config.output = os.environ.get(FOLDER) or as_value(user_path(config.output or _name(config, below)))
         yield user_path(config.output)
         return
     with ExitStack() as stack:
@@ -56,7 +61,7 @@ def claimed_folder(config: DictConfig, below: str, *, resume: str | None = None)
         else:
             folder = user_path(str(config.output))
             _enter_given(stack, folder, resume)
-        config.output = _escaped(folder)
+        config.output = as_value(folder)
         before = os.environ.get(FOLDER)
         os.environ[FOLDER] = str(folder)
         try:
@@ -91,16 +96,12 @@ def own_folder(folder: Path, trainer: Trainer) -> Iterator[None]:
 def _is_first() -> bool:
     """Whether this is the first of all processes of a run, before there is a trainer to ask."""
     on_first_machine = "RANK" in os.environ or os.environ.get("NODE_RANK", "0") == "0"
-    return rank_zero_only.rank == 0 and on_first_machine
+    return getattr(rank_zero_only, "rank", 0) == 0 and on_first_machine
 
 
 def _name(config: DictConfig, below: str) -> Path:
     now = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     return Path(below, name_of_model(str(config.model.name)), f"{now}_seed{config.seed}")
-
-
-def _escaped(path: Path) -> str:
-    return str(path).replace("${", r"\${")  # which would else refer to another value
 
 
 def _enter_new(stack: ExitStack, path: Path) -> Path:

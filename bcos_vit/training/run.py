@@ -18,7 +18,7 @@ from bcos_vit.atomic import write_whole
 from bcos_vit.config import build, plain
 from bcos_vit.data import DataModule
 from bcos_vit.evaluation import Report, evaluate
-from bcos_vit.evaluation.folder import claimed_folder, own_folder
+from bcos_vit.evaluation.folder import as_value, claimed_folder, own_folder
 from bcos_vit.evaluation.report import as_json
 from bcos_vit.evaluation.setting import model_and_data, seed_and_threads
 from bcos_vit.extras import versions
@@ -26,6 +26,7 @@ from bcos_vit.metrics import Accuracy, Completeness
 from bcos_vit.models import ViT, save_model
 from bcos_vit.models.vit import derived
 from bcos_vit.models.weights import read_checkpoint
+from bcos_vit.paths import user_path
 from bcos_vit.training.batches import split_batch
 from bcos_vit.training.callbacks import BestCheckpoint, Explanations, Skipped, Throughput
 from bcos_vit.training.classifier import Classifier
@@ -60,6 +61,8 @@ def train(config: DictConfig, *, command: str | None = None) -> Report | None:
         For an impossible value, or if model and data, or the checkpoint to resume, do not fit each other.
     """
     check_config(config)
+    if config.resume is not None:
+        config.resume = as_value(user_path(config.resume))
     with claimed_folder(config, "runs", resume=config.resume) as output:
         return _train(config, command, output)
 
