@@ -7,6 +7,7 @@ import hydra
 from omegaconf import DictConfig
 
 from bcos_vit.config import sentences
+from bcos_vit.config_words import read_words
 
 
 @hydra.main(version_base="1.3", config_path="configs", config_name="evaluate")
@@ -20,4 +21,5 @@ def main(config: DictConfig) -> dict[str, dict[str, float]]:
 
 
 if __name__ == "__main__":
+    read_words()
     main()

@@ -10,6 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from bcos_vit.config import sentences
+from bcos_vit.config_words import read_words
 
 
 @hydra.main(version_base="1.3", config_path="configs", config_name="train")
@@ -24,4 +25,5 @@ def main(config: DictConfig) -> float:
 
 
 if __name__ == "__main__":
+    read_words()
     main()

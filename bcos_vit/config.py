@@ -10,12 +10,15 @@ from contextlib import contextmanager
 from typing import Any
 
 from bcos_vit.extras import needs
+from bcos_vit.paths import name_of_model
 
 with needs("train"):
     from hydra.errors import InstantiationException
     from hydra.utils import instantiate
     from omegaconf import DictConfig, OmegaConf
     from omegaconf.errors import OmegaConfBaseException
+
+OmegaConf.register_new_resolver("name_of_model", name_of_model, replace=True)  # ${name_of_model:${model.name}}
 
 
 def build(config: DictConfig, **given: Any) -> Any:
