@@ -38,11 +38,13 @@ def check_resumable(path: Path, classifier: Classifier) -> int:
     FileNotFoundError
         If there is no such file.
     ValueError
-        If it is no checkpoint, or model, recipe, averaging, mixing, images, transform or epochs differ.
+        If it is no checkpoint, or class names, model, recipe, averaging, mixing, images, transform or epochs differ.
     """
     content = read_checkpoint(path)
     if missing := {"epoch", "loops", "lr_schedulers", "optimizer_states"} - content.keys():
         raise ValueError(f"{path} cannot be gone on with: it lacks {', '.join(sorted(missing))}")
+    names = classifier.model.class_names
+    _require_equal(path, "class names", content["class_names"], None if names is None else list(names))
     for where in KEPT:
         _require_equal(path, where, _at(content["hyper_parameters"], where), _at(dict(classifier.hparams), where))
     return int(content["epoch"]) + 1
