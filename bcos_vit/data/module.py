@@ -17,8 +17,9 @@ from torch.utils.data import DataLoader, Dataset, Subset, default_collate
 
 from bcos_vit.checks import check_values
 from bcos_vit.data.damaged import Readable
+from bcos_vit.data.mapping import read_mapping
 from bcos_vit.data.names import shortened
-from bcos_vit.data.pairing import Pairing, pair_classes, read_said
+from bcos_vit.data.pairing import Pairing, pair_classes
 from bcos_vit.data.parts import Part, Parts, Transform, check_part, evenly, labels_of
 
 LONGEST_PLACE = 75
@@ -99,7 +100,7 @@ class DataModule(LightningDataModule):
         self.corrupt = corrupt
         self.has_test = test == "test"
         """Whether there is a part to be evaluated on once, at the end."""
-        self.classes = read_said(classes)
+        self.classes = read_mapping(classes)
         self.mix = mix
         self.train_images = train_images
         self.train_transform = train_transform

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 import unicodedata
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
-
-import yaml
 
 from bcos_vit.data.imagenet import imagenet_classes
 from bcos_vit.data.names import shortened
@@ -80,8 +75,9 @@ def pair_classes(
         raise PairingError(f"the model has {count} logits but {len(model)} class names: give a name to each")
     if not said and list(data) == list(model):
         return Pairing(tuple(range(count)))
-    found = _Names(data, model).found
-    found |= {number: [_meant(said[name], name, model, count)] for number, name in enumerate(data) if name in said}
+    found = _look_up(data, model)
+    meant = _meant(said, model, count)
+    found |= {number: [meant[name]] for number, name in enumerate(data) if name in said}
     _reject_unpaired(data, model, found, said, range(len(data)) if needed is None else needed)
     numbers = tuple(found[number][0] if len(found[number]) == 1 else -1 for number in range(len(data)))
     near = [(a, model[n]) for a, n in zip(data, numbers, strict=True) if n >= 0 and a not in said and a != model[n]]
@@ -89,58 +85,12 @@ def pair_classes(
     return Pairing(numbers, (f"{len(near):,} classes are paired by WordNet id or spelling{such}",) if near else ())
 
 
-def read_said(classes: Mapping[Any, Any] | str | None) -> dict[str, str | int]:
-    """What ``data.classes`` says: a mapping, or the path of a JSON or YAML file that holds one.
-
-    Raises ``OSError`` for a file that cannot be read, ``ValueError`` for one that holds no mapping, or a class twice.
-    """
-    if classes is None:
-        return {}
-    if isinstance(classes, Mapping):
-        items = [(str(key).lower() if isinstance(key, bool) else str(key), value) for key, value in classes.items()]
-        where = "data.classes"
-    elif isinstance(classes, str):
-        items, where = _read_file(Path(classes).expanduser()), classes
-    else:
-        raise ValueError(f"data.classes must be a mapping or the path of a file that holds one, found {classes!r}")
-    for name, value in items:
-        if isinstance(value, bool) or not isinstance(value, str | int):
-            raise ValueError(f"{where} must map {name!r} to the name or number of a class, found {value!r}")
-    if double := [name for name, times in Counter(name for name, _ in items).items() if times > 1]:
-        raise ValueError(f"{where} speaks of {double[0]!r} more than once")
-    return dict(items)
-
-
-def _read_file(path: Path) -> list[tuple[str, Any]]:
-    try:
-        text = path.read_text(encoding="utf-8")
-        if path.suffix.lower() == ".json":
-            content = json.loads(text, object_pairs_hook=list)
-            if isinstance(content, list) and all(isinstance(pair, tuple) for pair in content):
-                return content
-        else:
-            root = yaml.compose(text, Loader=yaml.SafeLoader)
-            if isinstance(root, yaml.MappingNode):  # keys as they are written: no is a name, and so is 01
-                return [(key.value, _scalar(value)) for key, value in root.value]
-    except OSError as error:
-        raise type(error)(f"cannot read data.classes from {path}: {error.strerror}") from error
-    except (ValueError, yaml.YAMLError) as error:
-        raise ValueError(f"{path} cannot be read as JSON or YAML: {' '.join(str(error).split())}") from error
-    raise ValueError(f"{path} must hold a mapping from the data's class names to the model's")
-
-
-def _scalar(node: Any) -> Any:
-    if not isinstance(node, yaml.ScalarNode):
-        return node.value
-    is_number = node.tag.endswith(":int") and re.fullmatch("0|[1-9][0-9]*", node.value)
-    return int(node.value) if is_number else node.value
-
-
 def _pair_nameless(data: Sequence[str], count: int, said: Said) -> Pairing:
     if said:
         if unsaid := [name for name in data if name not in said]:
             raise PairingError(f"the model has no class names, and data.classes does not speak of {shortened(unsaid)}")
-        return Pairing(tuple(_meant(said[name], name, None, count) for name in data))
+        meant = _meant(said, (), count)
+        return Pairing(tuple(meant[name] for name in data))
     if len(data) != count:
         raise PairingError(
             f"the data has {len(data)} classes, but the model {count} logits and no class names: say which is which "
@@ -148,29 +98,35 @@ def _pair_nameless(data: Sequence[str], count: int, said: Said) -> Pairing:
         )
     return Pairing(
         tuple(range(count)),
-        (f"the model has no class names: its classes are taken to be the data's, in order, {shortened(data)}",),
+        (
+            f"the model has no class names: they are taken to be the data's, in order, {shortened(data)}; if not, say "
+            "which is which with data.classes",
+        ),
     )
 
 
-def _meant(value: str | int, name: str, model: Sequence[str] | None, count: int) -> int:
-    """The model's class number that data.classes gives as a name or a number."""
-    found = _Names([str(value)], model).found[0] if model is not None else []
+def _meant(said: Said, model: Sequence[str], count: int) -> dict[str, int]:
+    """The model's class number for each class that data.classes gives the name or number of."""
+    found = _look_up([str(value) for value in said.values()], model)
+    return {name: _one(name, said[name], found[place], model, count) for place, name in enumerate(said)}
+
+
+def _one(name: str, value: str | int, places: list[int], model: Sequence[str], count: int) -> int:
     number = int(value) if str(value).isdecimal() and int(value) < count else None
-    if isinstance(value, int) and number is not None and model is not None and found not in ([], [number]):
+    if isinstance(value, int) and number is not None and places not in ([], [number]):
         raise PairingError(
             f"data.classes gives {name!r} as {value}, which is one class's number and another's name: give the name in "
             f"quotes, {str(value)!r} or {model[number]!r}"
         )
-    if not found and number is not None:
+    if not places and number is not None:
         return number
-    if len(found) != 1:
-        known = f", their names {shortened(model)}" if model is not None else ""
-        which = "several" if found else "none"
+    if len(places) != 1:
+        known = f", their names {shortened(model)}" if model else ""
         raise PairingError(
-            f"data.classes gives {name!r} as {value!r}, which is {which} of the model's classes: their numbers are 0 "
-            f"to {count - 1}{known}"
+            f"data.classes gives {name!r} as {value!r}, which is {'several' if places else 'none'} of the model's "
+            f"classes: their numbers are 0 to {count - 1}{known}"
         )
-    return found[0]
+    return places[0]
 
 
 def _reject_unpaired(
@@ -188,19 +144,18 @@ def _reject_unpaired(
             raise PairingError(f"{shortened(alike)} would all be the model's {model[class_number]!r}: {both}")
 
 
-class _Names:
-    """Looks every class of the data up among the model's: ``found`` is number -> the numbers that it may be."""
-
-    def __init__(self, data: Sequence[str], model: Sequence[str]) -> None:
-        ids: tuple[list[str | None], list[str | None]] = ([], [])
-        if any(map(_WORDNET_ID.match, (*data, *model))):
-            ids = _wordnet_ids(data), _wordnet_ids(model)
-        alike = [_alike(name) for name in data], [_alike(name) for name in model]
-        self.found: dict[int, list[int]] = {number: [] for number in range(len(data))}
-        for names, known in ((data, model), ids, alike):
-            places = _places(known)
-            for number, name in enumerate(names):
-                self.found[number] = self.found[number] or places.get(name, [])
+def _look_up(names: Sequence[str], model: Sequence[str]) -> dict[int, list[int]]:
+    """The number of each name -> those of the model's classes that it may be, by the strictest rule that finds any."""
+    ids: tuple[list[str | None], list[str | None]] = ([], [])
+    if any(map(_WORDNET_ID.match, (*names, *model))):
+        ids = _wordnet_ids(names), _wordnet_ids(model)
+    alike = [_alike(name) for name in names], [_alike(name) for name in model]
+    found: dict[int, list[int]] = {number: [] for number in range(len(names))}
+    for wanted, known in ((names, model), ids, alike):
+        places = _places(known)
+        for number, name in enumerate(wanted):
+            found[number] = found[number] or places.get(name, [])
+    return found
 
 
 def _places(names: Sequence[str | None]) -> dict[str | None, list[int]]:
@@ -216,11 +171,10 @@ def _alike(name: str) -> str:
 
 
 def _wordnet_ids(names: Sequence[str]) -> list[str | None]:
-    """The WordNet id of each class that is one of ImageNet's beyond doubt: it has two of the name crane."""
+    """The WordNet id of each class that has one in its name, or ImageNet's name for just one."""
     known = imagenet_classes()
-    if list(names) == list(known.values()):
-        return list(known)
-    times = Counter(map(_alike, known.values()))
-    by_name = {_alike(name): wnid for wnid, name in known.items() if times[_alike(name)] == 1}
+    by_name = dict(zip(known.values(), known, strict=True))
+    times = Counter(map(_alike, known.values()))  # ImageNet has a cardigan and a dog named Cardigan
+    by_spelling = {_alike(name): wnid for wnid, name in known.items() if times[_alike(name)] == 1}
     ids = ((name, _WORDNET_ID.match(name)) for name in names)
-    return [by_name.get(_alike(name)) if found is None else found.group() for name, found in ids]
+    return [by_name.get(n, by_spelling.get(_alike(n))) if found is None else found.group() for n, found in ids]

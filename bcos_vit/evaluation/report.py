@@ -36,7 +36,7 @@ class Report:
     def numbers(self) -> dict[str, object]:
         """Everything that was measured, as JSON takes it."""
         lists = {"skipped": list(self.skipped), "absent_classes": list(self.absent)}
-        return {"images": self.images} | {name: found for name, found in lists.items() if found} | self.figures
+        return {"images": self.images, **{name: found for name, found in lists.items() if found}, **self.figures}
 
     def table(self) -> list[str]:
         """Everything that was measured, a row each, in ASCII."""
