@@ -26,6 +26,8 @@ class Report:
     class_names: Sequence[str] | None = None
     skipped: Sequence[str] = ()
     """Why images were left out, a sentence for each that cannot be read."""
+    absent: Sequence[str] = ()
+    """The model's classes of which no image was evaluated, by name, or by number where it has no names."""
     gallery: Explanation | None = None
     """One rightly predicted image of each of the first ten classes; None for conventional models."""
     mistakes: Explanation | None = None
@@ -33,12 +35,14 @@ class Report:
 
     def numbers(self) -> dict[str, object]:
         """Everything that was measured, as JSON takes it."""
-        return {"images": self.images, **({"skipped": list(self.skipped)} if self.skipped else {}), **self.figures}
+        lists = {"skipped": list(self.skipped), "absent_classes": list(self.absent)}
+        return {"images": self.images, **{name: found for name, found in lists.items() if found}, **self.figures}
 
     def table(self) -> list[str]:
         """Everything that was measured, a row each, in ASCII."""
         rows = {"images, each counted once": f"{self.images}"}
         rows |= {"images left out, unreadable": f"{len(self.skipped)}"} if self.skipped else {}
+        rows |= {"classes without an image": f"{len(self.absent)}"} if self.absent else {}
         rows |= self.rows
         width, values = max(map(len, rows)), max(map(len, rows.values()))
         rule = f"{'-' * width}  {'-' * values}"

@@ -76,7 +76,6 @@ def train(config: DictConfig, *, command: str | None = None) -> Report | None:
         if trainer.is_global_zero:
             print(shared, flush=True)
         recipe = plain(config)
-        model.class_names = data.class_names
         model.train()
         classifier: Classifier = build(config.recipe.classifier)(model=model, recipe=recipe)
         speed_up(classifier, **(config.speed or {}))
