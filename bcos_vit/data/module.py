@@ -119,6 +119,16 @@ class DataModule(LightningDataModule):
         """Names of the classes, in the order of their numbers."""
         return tuple(self.part("val").class_names)
 
+    @property
+    def has_test(self) -> bool:
+        """Whether there is a part to test on."""
+        return True
+
+    def check_parts(self, splits: Sequence[str]) -> None:
+        """Open every part, before anything is learnt."""
+        for split in splits:
+            self.part(split)
+
     def train_dataloader(self) -> DataLoader[Any]:
         collate = _checked
         if self.mix is not None:

@@ -8,6 +8,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from bcos_vit.evaluation.side_effects import side_effect
 from bcos_vit.explanation import Explanation
 from bcos_vit.explanation.plot import columns, write_png
 from bcos_vit.metrics import percent
@@ -24,12 +25,15 @@ class Report:
     rows: dict[str, str]
     """The same in words."""
     class_names: Sequence[str] | None = None
+    split: str = "test"
     skipped: Sequence[str] = ()
     """Why images were left out, a sentence for each that cannot be read."""
     gallery: Explanation | None = None
     """One rightly predicted image of each of the first ten classes; None for conventional models."""
     mistakes: Explanation | None = None
     """Some wrongly predicted images: the predicted class against the true one."""
+    no_gallery: str = "a conventional model has no linear map"
+    """Why there is neither of the two."""
 
     def numbers(self) -> dict[str, object]:
         """Everything that was measured, as JSON takes it."""
@@ -48,7 +52,7 @@ class Report:
         """The lines that sum it up, in ASCII: accuracy, and for B-cos models residual and image share."""
         lines = []
         if accuracy := self.figures.get("accuracy"):
-            lines.append(f"test accuracy: {100 * accuracy['top1']:.2f} %")
+            lines.append(f"{self.split} accuracy: {100 * accuracy['top1']:.2f} %")
         if ledgers := self.figures.get("completeness"):
             lines.append(f"largest relative residual: {ledgers['largest_residual']:.1e}")
             lines.append(f"image share: {percent(ledgers['smallest_image_share'])}")
@@ -63,6 +67,14 @@ class Report:
         if parts:
             write_png(columns(parts, self.class_names), path)
         return bool(parts)
+
+    def gallery_line(self, path: str | os.PathLike[str]) -> str:
+        """Draw the gallery and say where it is, or why there is none; a failure is a warning."""
+        with side_effect(f"the gallery {os.fspath(path)}"):
+            if self.draw_gallery(path):
+                return f"gallery: {os.fspath(path)}"
+            return f"gallery: none, {self.no_gallery}"
+        return "gallery: none, a warning above says why"
 
 
 def as_json(values: Mapping[str, object]) -> str:

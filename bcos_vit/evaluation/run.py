@@ -12,6 +12,7 @@ from torchmetrics.utilities import dim_zero_cat
 
 from bcos_vit.data import DataModule
 from bcos_vit.evaluation.report import Report
+from bcos_vit.evaluation.side_effects import side_effect
 from bcos_vit.explanation import Contrast, Explanation, explain
 from bcos_vit.metrics import Batch, Group
 from bcos_vit.models import ViT
@@ -63,10 +64,13 @@ def evaluate(
     before, data.trainer = data.trainer, trainer
     try:
         trainer.test(evaluator, data.evaluation_loader(split), verbose=False)
-        report = Report(evaluator.figures, len(evaluator.found), evaluator.rows, model.class_names, evaluator.skipped)
+        images, classes = len(evaluator.found), model.class_names
+        report = Report(evaluator.figures, images, evaluator.rows, classes, split, evaluator.skipped)
         if trainer.is_global_zero and model.dynamic_linear:
             model.eval()
-            report.gallery, report.mistakes = _show(model, data, split, evaluator.found)
+            report.no_gallery = "a warning above says why"
+            with side_effect("the gallery"):
+                report.gallery, report.mistakes = _show(model, data, split, evaluator.found)
         return report
     finally:
         model.train(was_training)
