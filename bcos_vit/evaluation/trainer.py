@@ -48,15 +48,9 @@ def build_trainer(config: DictConfig, *, callbacks: Sequence[Callback], loggers:
     on_slurm = _slurm_is_in_charge() and "plugins" not in config
     if on_slurm:
         _check_slurm_variables()
-    try:
-        trainer: Trainer = build(bare)(**arguments)
-    except (RuntimeError, ValueError) as error:
-        if on_slurm and "SLURM" in str(error):
-            raise ValueError(_slurm_sentence("that does not fit the trainer")) from error
-        raise
-    asked = trainer.num_devices * trainer.num_nodes
-    if on_slurm and asked != int(os.environ["SLURM_NTASKS"]):
-        raise ValueError(_slurm_sentence(f"where the trainer has {asked}, trainer.devices times trainer.num_nodes"))
+    trainer: Trainer = build(bare)(**arguments)
+    if on_slurm:
+        _check_slurm_processes(trainer)
     return trainer
 
 
@@ -115,6 +109,17 @@ def _check_slurm_variables() -> None:
     numbers = ("SLURM_NTASKS_PER_NODE", "SLURM_NNODES", *SLURM_NUMBERS)
     if wrong := [name for name in numbers if not os.environ.get(name, "0").isdecimal()]:
         raise ValueError(_slurm_sentence(f"and no whole number as {', '.join(wrong)}"))
+    if int(os.environ["SLURM_NTASKS"]) > 1 and "SLURM_NTASKS_PER_NODE" not in os.environ:
+        raise ValueError(_slurm_sentence("but not SLURM_NTASKS_PER_NODE, which --ntasks-per-node sets"))
+
+
+def _check_slurm_processes(trainer: Trainer) -> None:
+    devices, nodes = trainer.num_devices, trainer.num_nodes
+    wanted = {"SLURM_NTASKS": devices * nodes}
+    if devices * nodes > 1:
+        wanted |= {"SLURM_NTASKS_PER_NODE": devices, "SLURM_NNODES": nodes}
+    if any(int(os.environ.get(name, number)) != number for name, number in wanted.items()):
+        raise ValueError(_slurm_sentence(f"where the trainer has {devices} device(s) on {nodes} node(s)"))
 
 
 def _slurm_sentence(misfit: str) -> str:
