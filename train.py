@@ -15,7 +15,7 @@ from bcos_vit.config import run_command, sentences
 
 @hydra.main(version_base="1.3", config_path="configs", config_name="train")
 def main(config: DictConfig) -> float:
-    """Train, and return the accuracy on the test part."""
+    """Train, and return the accuracy on the test part, or on the validation part where the data has none."""
     with sentences(config.traceback):
         from bcos_vit.training.run import train  # here, so that --help is quick
 

@@ -25,7 +25,6 @@ class Report:
     rows: dict[str, str]
     """The same in words."""
     class_names: Sequence[str] | None = None
-    split: str = "test"
     skipped: Sequence[str] = ()
     """Why images were left out, a sentence for each that cannot be read."""
     gallery: Explanation | None = None
@@ -34,6 +33,8 @@ class Report:
     """Some wrongly predicted images: the predicted class against the true one."""
     no_gallery: str = "a conventional model has no linear map"
     """Why there is neither of the two."""
+    split: str = "test"
+    """Which part it is of."""
 
     def numbers(self) -> dict[str, object]:
         """Everything that was measured, as JSON takes it."""

@@ -64,8 +64,8 @@ def evaluate(
     before, data.trainer = data.trainer, trainer
     try:
         trainer.test(evaluator, data.evaluation_loader(split), verbose=False)
-        images, classes = len(evaluator.found), model.class_names
-        report = Report(evaluator.figures, images, evaluator.rows, classes, split, evaluator.skipped)
+        report = Report(evaluator.figures, len(evaluator.found), evaluator.rows, model.class_names, evaluator.skipped)
+        report.split = split
         if trainer.is_global_zero and model.dynamic_linear:
             model.eval()
             report.no_gallery = "a warning above says why"

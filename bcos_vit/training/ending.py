@@ -70,12 +70,8 @@ def _kept(output: Path, command: str | None, *, damaged: bool = False) -> str:
     if resume := there.get("last checkpoint") or there.get("best checkpoint"):
         words = {"resume": str(resume), "output": str(output)} | ({"data.corrupt": "skip"} if damaged else {})
         before = shlex.split(command or "python train.py ...")
-        kept = [word for word in before if word.lstrip("+").partition("=")[0] not in words]
-        # `...` stands for words that only the caller knows
-        again = " ".join(
-            word if word == "..." else shlex.quote(word) for word in [*kept, *map(override, words.items())]
-        )
-        lines.append(f"go on with: {again}")
+        others = [word for word in before if word.lstrip("+").partition("=")[0] not in words]
+        lines.append(f"go on with: {shlex.join([*others, *map(override, words.items())])}")
     return "\n".join(lines)
 
 
