@@ -8,6 +8,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from bcos_vit.evaluation.side_effects import side_effect
 from bcos_vit.explanation import Explanation
 from bcos_vit.explanation.plot import columns, write_png
 from bcos_vit.metrics import percent
@@ -32,6 +33,10 @@ class Report:
     """One rightly predicted image of each of the first ten classes; None for conventional models."""
     mistakes: Explanation | None = None
     """Some wrongly predicted images: the predicted class against the true one."""
+    no_gallery: str = "a conventional model has no linear map"
+    """Why there is neither of the two."""
+    split: str = "test"
+    """Which part it is of."""
 
     def numbers(self) -> dict[str, object]:
         """Everything that was measured, as JSON takes it."""
@@ -52,7 +57,7 @@ class Report:
         """The lines that sum it up, in ASCII: accuracy, and for B-cos models residual and image share."""
         lines = []
         if accuracy := self.figures.get("accuracy"):
-            lines.append(f"test accuracy: {100 * accuracy['top1']:.2f} %")
+            lines.append(f"{self.split} accuracy: {100 * accuracy['top1']:.2f} %")
         if ledgers := self.figures.get("completeness"):
             lines.append(f"largest relative residual: {ledgers['largest_residual']:.1e}")
             lines.append(f"image share: {percent(ledgers['smallest_image_share'])}")
@@ -65,6 +70,14 @@ class Report:
         if parts:
             write_png(columns(parts, self.class_names), path)
         return bool(parts)
+
+    def gallery_line(self, path: str | os.PathLike[str]) -> str:
+        """Draw the gallery and say where it is, or why there is none; a failure is a warning."""
+        with side_effect(f"the gallery {os.fspath(path)}"):
+            if self.draw_gallery(path):
+                return f"gallery: {os.fspath(path)}"
+            return f"gallery: none, {self.no_gallery}"
+        return "gallery: none, a warning above says why"
 
 
 def _right_caption(count: int) -> str:
