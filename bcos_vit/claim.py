@@ -29,6 +29,10 @@ class HeldError(OSError):
     """Another process, or another thread, has claimed the same."""
 
 
+class _NoLockError(OSError):
+    """What was opened cannot be locked."""
+
+
 @contextmanager
 def claim_folder(folder: str | os.PathLike[str], *, wait: float = 0.0) -> Iterator[None]:
     """Hold a folder while the body runs; who holds it already may claim it again.
@@ -85,33 +89,35 @@ def _claim(path: Path, places: list[tuple[Path, int]], wait: float) -> Iterator[
 
 def _lock(path: Path, places: list[tuple[Path, int]], wait: float) -> tuple[Path, int]:
     """The first of ``places`` that can be locked, and its descriptor."""
-    try:
-        for place, flags in places:
-            try:
-                return place, _hold(path, place, flags, time.monotonic() + wait)
-            except OSError as error:
-                if error.errno not in _FILES_ONLY or place == places[-1][0]:
-                    raise
-        raise AssertionError("no place is given")
-    except HeldError:
-        raise
-    except OSError as error:
-        raise type(error)(
-            f"cannot keep other processes away from {path}: {error.strerror or error}; give a path in a folder that "
-            "can be written, on a file system that has locks"
-        ) from error
+    deadline, reasons = time.monotonic() + wait, []
+    for place, flags in places:
+        try:
+            return place, _hold(path, place, flags, deadline)
+        except _NoLockError as error:
+            reasons.append(error.strerror)
+            if error.errno not in _FILES_ONLY:
+                break
+    raise OSError(
+        f"{path} cannot be kept from other processes that write there, too, since its file system has no locks "
+        f"({', '.join(reasons)}): give a path on another one"
+    )
 
 
 def _hold(path: Path, place: Path, flags: int, deadline: float) -> int:
+    """The descriptor of ``place``, locked for ``path``."""
     while True:
-        descriptor = os.open(place, flags, 0o666)
+        try:
+            descriptor = os.open(place, flags, 0o666)
+        except OSError as error:
+            remedy = "give a path in a folder that can be written"
+            raise type(error)(f"cannot write {path}: {error.strerror}; {remedy}") from error
         try:
             free = lock_descriptor(descriptor, blocking=False)
             if free and _is_at(place, descriptor):
                 return descriptor
-        except BaseException:
+        except OSError as error:
             os.close(descriptor)
-            raise
+            raise _NoLockError(error.errno, error.strerror) from error
         os.close(descriptor)
         if not free and time.monotonic() >= deadline:
             raise HeldError(f"{path} is in use by another process: wait until it has ended, or give another name")

@@ -94,6 +94,12 @@ def errors(model: ViT, found: dict[str, Tensor], images: Tensor) -> dict[str, fl
     return wrong | ({"ledger": ledger(found)} if model.dynamic_linear else {})
 
 
+def assert_exact(wrong: dict[str, float]) -> None:
+    """That errors are no more than rounding: 1e-5, and of what is read off the rows 3e-5."""
+    maps = ("contributions", "position", "weights")
+    assert all(error <= (3e-5 if name in maps else 1e-5) for name, error in wrong.items()), wrong
+
+
 def ledger(found: dict[str, Tensor]) -> float:
     """The largest relative residual, from the outputs of a file alone; its own residual must be that one."""
     wide = {name: t.double() for name, t in found.items() if name != "target"}

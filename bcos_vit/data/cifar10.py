@@ -56,6 +56,7 @@ class CIFAR10(Dataset[tuple[Any, int]]):
             train, val = train_test_split(indices, test_size=VALIDATION, stratify=self.photos.targets, random_state=0)
             indices = train if split == "train" else val
         self.indices: list[int] = list(indices)
+        self.targets = [self.photos.targets[index] for index in self.indices]
 
     def __len__(self) -> int:
         return len(self.indices)

@@ -8,6 +8,7 @@ from omegaconf import DictConfig
 
 from bcos_vit.config import build
 from bcos_vit.data import DataModule
+from bcos_vit.evaluation.classes import adapt_classes
 from bcos_vit.models import ViT
 from bcos_vit.models.weights import is_weights_file
 
@@ -41,14 +42,16 @@ def model_and_data(config: DictConfig, split: str, *, adapt: bool) -> tuple[ViT,
     split
         A part that exists: its class names are read.
     adapt
-        For a model that is to be trained: give it as many logits as the data has classes, and ``image_size``, unless
-        ``config.model`` says otherwise. A trained one gets a fresh head where its classes are others.
+        For a model that is to be trained: give it as many logits as the data has classes, their order and names, and
+        ``image_size``, unless ``config.model`` says otherwise. Trained weights keep their head where its classes are
+        those of the data, whatever their order (:func:`~bcos_vit.data.pairing.pair_classes`), and get a fresh one
+        otherwise.
 
     Raises
     ------
     ValueError
-        If model and data have different numbers of classes, class names that overlap but differ, or images of another
-        size than ``config.image_size``.
+        If a model to be trained has another number of classes than the data, ``data.classes`` does not fit, or images
+        are of another size than ``config.image_size``.
     """
     bare: DataModule = build(config.data, train_transform=None, eval_transform=None)  # transforms need the image size
     classes = tuple(bare.part(split).class_names)
@@ -56,15 +59,8 @@ def model_and_data(config: DictConfig, split: str, *, adapt: bool) -> tuple[ViT,
     wanted = {"num_classes": None if trained else len(classes), "image_size": config.image_size} if adapt else {}
     given = {name: value for name, value in wanted.items() if value is not None and name not in config.model}
     model: ViT = build(config.model, **given)
-    known, same_number = model.class_names, model.spec.num_classes == len(classes)
-    if adapt and trained and "num_classes" not in config.model and not (same_number and known in (None, classes)):
-        model.reset_classifier(len(classes))
-        print("note: a new head, the classes of the weights are not those of the data", flush=True)
-    elif not same_number:
-        raise ValueError(f"the data has {len(classes)} classes, but the model {model.spec.num_classes} logits")
-    elif not adapt and known is not None and known != classes and set(known) & set(classes):
-        number = next(n for n, (ours, theirs) in enumerate(zip(known, classes, strict=True)) if ours != theirs)
-        raise ValueError(f"class {number} of the model is {known[number]!r}, but of the data {classes[number]!r}")
+    if adapt:
+        adapt_classes(model, classes, bare.classes, trained, "num_classes" in config.model)
     if config.image_size is None:
         config.image_size = model.spec.image_size
     data: DataModule = build(config.data)
@@ -74,4 +70,7 @@ def model_and_data(config: DictConfig, split: str, *, adapt: bool) -> tuple[ViT,
             f"the data's images are {height} x {width} pixels where {config.image_size} were expected: transform them, "
             f"or give image_size={height}"
         )
+    if adapt:  # what data.classes says is of the weights as they were
+        names = model.class_names or classes
+        data.classes = {} if names == classes else dict(zip(classes, names, strict=True))
     return model, data

@@ -24,7 +24,31 @@ from bcos_vit.photos import read_photo
 FORMAT = "bcos_vit export certificate 1"
 PHOTOGRAPHS = ("china.jpg", "flower.jpg")
 TOLERANCE = 1e-5
-"""Largest error of what is made in float32, relative to the largest value of each output."""
+"""Largest error of logits and ledger of what is made in float32, relative to the largest value of each output."""
+MAP_TOLERANCE = 3e-5
+"""Largest error of a row of the linear map and of what is made from it.
+
+Both sides round, so the limit lies between rounding and faults. The largest error of contributions, position and rows
+against float64, for randomly initialised models on 24 images:
+
+=====================================  =======  =======
+model                                  file     PyTorch
+=====================================  =======  =======
+bcos_vitc_ti_patch1_14, 2 blocks       1.8e-06  1.7e-06
+bcos_vitc_s_patch1_14, 2 blocks        4.5e-06  1.1e-06
+bcos_vitc_b_patch1_14, 2 blocks        6.4e-06  1.8e-06
+bcos_vitc_l_patch1_14, 2 blocks        3.5e-06  1.2e-06
+bcos_simple_vit_b_patch16_224, 2       3.2e-06  5.9e-07
+bcos_vitc_ti_patch1_14, 12 blocks      1.4e-06  1.2e-06
+bcos_simple_vit_ti_patch16_224, 12     1.5e-06  8.8e-07
+=====================================  =======  =======
+
+The largest difference of a right file from PyTorch was 1.02e-5, on a hundred images. Small faults in the same models
+change their maps by more: one of the weights of the last norm, 1 % off, by 1e-4 to 1e-3; a classifier rounded to
+float16 by 2e-4 to 3e-4; ten times the epsilons by 2e-4 to 4e-2.
+"""
+FROM_ROWS = ("contributions", "position", "weights")
+"""The outputs that are rows of the linear map, or products with them."""
 RANDOM = 3
 """Random images that a file is compared on."""
 
@@ -56,11 +80,16 @@ class Comparison:
     median_cosine: float | None = None
 
     def require_exact(self, what: str) -> None:
-        """Raise ``ArithmeticError`` in a sentence about ``what`` if anything is off by more than :data:`TOLERANCE`."""
+        """Raise ``ArithmeticError`` in a sentence about ``what`` if anything is further off than rounding.
+
+        That is :data:`MAP_TOLERANCE` for what is read off the rows of the linear map, and else :data:`TOLERANCE`.
+        """
         measured = {**self.errors, "relative residual": self.residual or 0.0}
-        worst = max(measured, key=lambda name: math.inf if math.isnan(measured[name]) else measured[name])
-        if not measured[worst] <= TOLERANCE:
-            raise ArithmeticError(f"{what}: its {worst} is off by {measured[worst]:.2g}, more than {TOLERANCE:g}")
+        allowed = {name: MAP_TOLERANCE if name in FROM_ROWS else TOLERANCE for name in measured}
+        wrong = {name: error for name, error in measured.items() if not error <= allowed[name]}  # so that NaN is wrong
+        if wrong:
+            worst = max(wrong, key=lambda name: math.inf if math.isnan(wrong[name]) else wrong[name])
+            raise ArithmeticError(f"{what}: its {worst} is off by {wrong[worst]:.2g}, more than {allowed[worst]:g}")
 
     def require_nan(self, what: str) -> None:
         """Raise ``ArithmeticError`` in a sentence about ``what`` if a target that is no class gets an explanation."""

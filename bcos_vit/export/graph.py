@@ -84,11 +84,15 @@ def to_program(model: nn.Module, targets: Targets = "predicted", weights: bool =
     """Trace prediction and explanation of a model into a :class:`torch.export.ExportedProgram`.
 
     Inputs are ``image`` (N, 3, H, W), float32 in [0, 1], for any N and the size of the spec, and with
-    ``targets="input"`` also ``target`` (N,), int64. Outputs are ``logits`` (N, K), ``target`` (N,), ``contributions``
-    (N, H, W), and of the ledger ``position``, ``bias`` and ``residual`` (N,); position is zero where a model adds none.
-    With ``weights`` also the rows, (N, 6, H, W). A target that is no class, below 0 or not below K, makes every number
-    about its image NaN, the logits too, and leaves the other images of the batch as they are. A conventional model has no linear map to read off: its program gives
-    ``logits`` and ``target``. The model itself stays as it is.
+    ``targets="input"`` also ``target`` (N,), int64. Outputs are ``logits`` (N, K), ``target`` (N,),
+    ``contributions`` (N, H, W), and of the ledger ``position``, ``bias`` and ``residual`` (N,); position is zero
+    where a model adds none. With ``weights`` also the rows, (N, 6, H, W).
+
+    A target that is no class, below 0 or not below K, makes every number about its image NaN, the logits too, and
+    leaves the other images of the batch as they are.
+
+    A conventional model has no linear map to read off: its program gives ``logits`` and ``target``. The model
+    itself stays as it is.
 
     Raises
     ------
@@ -97,7 +101,8 @@ def to_program(model: nn.Module, targets: Targets = "predicted", weights: bool =
     TypeError
         If it is not a model of this project.
     ArithmeticError
-        If the program of a float32 model is further than 1e-5 from it on random images.
+        If the program of a float32 model is further than rounding from it on random images
+        (:meth:`~bcos_vit.export.certificate.Comparison.require_exact`).
     """
     vit = require_vit(model)
     if targets not in get_args(Targets):

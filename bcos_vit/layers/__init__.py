@@ -1,5 +1,6 @@
 """The bricks, in the order in which an image meets them. Each is ``y = W(x) x`` while explaining."""
 
+from bcos_vit.layers import forks as forks  # its import makes forked processes compute instead of wait
 from bcos_vit.layers.attention import Attention, Values
 from bcos_vit.layers.bcos import BcosConv2d, BcosLinear
 from bcos_vit.layers.encoding import SixChannels, Standardised

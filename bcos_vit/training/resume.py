@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bcos_vit.claim import LOCK
+from bcos_vit.data.names import shortened
 from bcos_vit.models.weights import read_checkpoint
 from bcos_vit.training.classifier import Classifier
 
@@ -40,13 +41,16 @@ def check_resumable(path: Path, classifier: Classifier) -> int:
     FileNotFoundError
         If there is no such file.
     ValueError
-        If it is no checkpoint, or model, recipe, averaging, mixing, images, transform or epochs differ.
+        If it is no checkpoint, or class names, model, recipe, averaging, mixing, images, transform or epochs differ.
     """
     content = read_checkpoint(path)
     if missing := {"epoch", "loops", "lr_schedulers", "optimizer_states"} - content.keys():
         raise ValueError(f"{path} cannot be gone on with: it lacks {', '.join(sorted(missing))}")
     for where in KEPT:
         _require_equal(path, where, _at(content["hyper_parameters"], where), _at(dict(classifier.hparams), where))
+    before, now = content["class_names"] or (), classifier.model.class_names or ()
+    if tuple(before) != tuple(now):
+        raise ValueError(f"{path} was made for the classes {shortened(before)}, not {shortened(now)}")
     return int(content["epoch"]) + 1
 
 

@@ -1,6 +1,7 @@
 """Prediction and explanation as one torch.export program: exact, for any batch, and a file like any other."""
 
 import copy
+import re
 
 import pytest
 import torch
@@ -63,9 +64,31 @@ def test_a_program_that_is_wrong_is_not_handed_out(digits, monkeypatch):
         other.head.norm.weight[0] *= 1.01
     monkeypatch.setattr(graph, "make_fx", lambda *_, **__: lambda *_: None)
     monkeypatch.setattr(torch.export, "export", lambda *_, **__: digits.program)
-    sentence = r"^the program differs from the model on random images: its .* is off by \S+, more than 1e-05$"
+    sentence = r"^the program differs from the model on random images: its .* is off by \S+, more than [13]e-05$"
     with pytest.raises(ArithmeticError, match=sentence):
         to_program(other)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("where", ["norm", "bcos"])
+def test_a_freeze_that_the_trace_forgets_is_seen_by_a_wide_margin(monkeypatch, where):
+    """The sums are right all the same: what is wrong are the maps."""
+
+    def forgetful(*given, **options):
+        traced = make_fx(*given, **options)
+
+        def trace(*inputs):
+            with monkeypatch.context() as patch:
+                patch.setattr(f"bcos_vit.layers.{where}.is_frozen", lambda: False)
+                return traced(*inputs)
+
+        return trace
+
+    make_fx = graph.make_fx
+    monkeypatch.setattr(graph, "make_fx", forgetful)
+    with pytest.raises(ArithmeticError, match="its contributions is off by ") as caught:
+        to_program(create_model("bcos_vit_digits", depth=1))
+    assert float(re.search(r"off by ([^,]+),", str(caught.value))[1]) > 1e-2
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ import torch
 
 from bcos_vit import create_model, list_models
 from bcos_vit.export import to_onnx
-from exported import errors, outputs, session, unseen
+from exported import assert_exact, errors, outputs, session, unseen
 from kinds import KINDS, kind
 from toys import perturb_norms
 
@@ -42,7 +42,7 @@ def test_files_are_exact_on_a_hundred_unseen_images(name, depth, tmp_path):
     model = perturb_norms(create_model(name, **({} if depth is None else {"depth": depth}))).eval()
     to_onnx(model, tmp_path / "model.onnx")
     found = largest(model, tmp_path / "model.onnx", unseen(model), BATCHES)
-    assert max(found.values()) <= 1e-5, found
+    assert_exact(found)
     assert ("rope" in name) == (found["position"] == 0)
 
 
@@ -54,5 +54,5 @@ def test_every_kind_of_model_and_any_class(name, tmp_path):
     images = unseen(model, 21)
     targets = torch.arange(21) % model.num_classes
     found = largest(model, tmp_path / "model.onnx", images, [17, 3, 1], targets)
-    assert max(found.values()) <= 1e-5, found
+    assert_exact(found)
     assert {"weights", "contributions", "ledger"} <= found.keys()

@@ -74,7 +74,7 @@ def test_the_file_of_other_weights(refused, rich):
 def test_one_number_that_is_off(refused, disturb, name):
     def change(t):
         t = t.clone()
-        t.flatten()[-1] += 3e-5 * max(1.0, float(t.abs().max()))
+        t.flatten()[-1] += 6e-5 * max(1.0, float(t.abs().max()))
         return t
 
     disturb(name, change)
@@ -84,7 +84,7 @@ def test_one_number_that_is_off(refused, disturb, name):
 @pytest.mark.parametrize("name", ["logits", "contributions", "weights"])
 def test_nan_is_off_too(refused, disturb, name):
     disturb(name, lambda t: torch.full_like(t, torch.nan))
-    refused("on random images: its .* is off by nan, more than 1e-05")
+    refused("on random images: its .* is off by nan, more than [13]e-05")
 
 
 def test_another_class_than_the_one_asked_for(refused, disturb):
