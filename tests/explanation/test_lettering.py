@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import subprocess
 import sys
 import warnings
 from collections.abc import Iterator
@@ -181,3 +182,12 @@ def test_lines_are_as_long_as_they_look(text: str, expected: int) -> None:
     lines = lettering.fold(text, 22, 3).splitlines()
     assert len(lines) == 3
     assert max(map(len, lines)) <= expected
+
+
+@pytest.mark.slow
+def test_a_process_that_set_up_no_logging_says_it_on_stderr() -> None:
+    program = "from bcos_vit.explanation.lettering import spelt; print(spelt('\\U00012000'), spelt('\\U00012001'))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.isascii()
+    assert len(done.stderr.splitlines()) == 1
+    assert "U+12000" in done.stderr
