@@ -93,11 +93,16 @@ def model_and_data(config: DictConfig, split: str, *, adapt: bool) -> tuple[ViT,
     Raises
     ------
     ValueError
-        If model and data have different numbers of classes, class names that overlap but differ, or images of another
-        size than ``config.image_size``.
+        If there is one class only, or model and data have different numbers of classes, class names that overlap but
+        differ, or images of another size than ``config.image_size``.
     """
     bare: DataModule = build(config.data, train_transform=None, eval_transform=None)  # transforms need the image size
     classes = tuple(bare.part(split).class_names)
+    if len(classes) < 2 and adapt:
+        raise ValueError(
+            f"the data has one class, {classes[0]!r}, and nothing to tell it from: add another class, such as a folder "
+            "'other' with photos of all else"
+        )
     trained = is_trained(config)
     wanted = {"num_classes": None if trained else len(classes), "image_size": config.image_size} if adapt else {}
     given = {name: value for name, value in wanted.items() if value is not None and name not in config.model}
@@ -111,6 +116,8 @@ def model_and_data(config: DictConfig, split: str, *, adapt: bool) -> tuple[ViT,
     elif not adapt and known is not None and known != classes and set(known) & set(classes):
         number = next(n for n, (ours, theirs) in enumerate(zip(known, classes, strict=True)) if ours != theirs)
         raise ValueError(f"class {number} of the model is {known[number]!r}, but of the data {classes[number]!r}")
+    if model.spec.num_classes < 2:
+        raise ValueError("the model has one logit, which is right about every image: give one of two classes or more")
     if config.image_size is None:
         config.image_size = model.spec.image_size
     data: DataModule = build(config.data)
