@@ -60,15 +60,13 @@ def read_photo(path: str | os.PathLike[str]) -> Image.Image:
             raise PhotoError(f"{path} is no regular file")
         if path.stat().st_size == 0:
             raise PhotoError(f"{path} is empty")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a large photo, or of a tag that makes no sense
-            Image.init()
-            with Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN]) as image:
-                frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # MPO: a photo and its preview
-                photo = _upright_rgb(image, str(path))
-                photo = photo.copy() if photo is image else photo  # which no longer hangs on the file
-                photo.info = {"frames": frames}
-                return photo
+        Image.init()
+        with Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN]) as image:
+            frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # MPO: a photo and its preview
+            photo = _upright_rgb(image, str(path))
+            photo = photo.copy() if photo is image else photo  # which no longer hangs on the file
+            photo.info = {"frames": frames}
+            return photo
 
 
 def as_photo(image: Image.Image) -> Image.Image:
@@ -99,7 +97,9 @@ def as_photo(image: Image.Image) -> Image.Image:
 def _said_of(name: str) -> Iterator[None]:
     """Whatever goes wrong while ``name`` is read becomes a :class:`PhotoError` in a sentence that names it."""
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a large photo, or of a tag that makes no sense
+            yield
     except PhotoError:
         raise
     except UnidentifiedImageError:

@@ -96,17 +96,24 @@ def model_and_data(config: DictConfig, split: str, *, adapt: bool) -> tuple[ViT,
     Raises
     ------
     ValueError
-        If a model to be trained has another number of classes than the data, ``data.classes`` does not fit, or images
-        are of another size than ``config.image_size``.
+        If there is one class only, a model to be trained has another number of classes than the data, ``data.classes``
+        does not fit, or images are of another size than ``config.image_size``.
     """
     bare: DataModule = build(config.data, train_transform=None, eval_transform=None)  # transforms need the image size
     classes = tuple(bare.part(split).class_names)
+    if len(classes) < 2 and adapt:
+        raise ValueError(
+            f"the data has one class, {classes[0]!r}, and nothing to tell it from: add another class, such as a folder "
+            "'other' with photos of all else"
+        )
     trained = is_trained(config)
     wanted = {"num_classes": None if trained else len(classes), "image_size": config.image_size} if adapt else {}
     given = {name: value for name, value in wanted.items() if value is not None and name not in config.model}
     model: ViT = build(config.model, **given)
     if adapt:
         adapt_classes(model, classes, bare.classes, trained, "num_classes" in config.model)
+    if model.spec.num_classes < 2:
+        raise ValueError("the model has one logit, which is right about every image: give one of two classes or more")
     if config.image_size is None:
         config.image_size = model.spec.image_size
     data: DataModule = build(config.data)
