@@ -16,7 +16,15 @@ LEFTOVER_FILES = (
     *("0.png:Zone.Identifier", "Icon\r"),
 )
 LEFTOVER_FOLDERS = (
-    *(".ipynb_checkpoints", "__MACOSX", "@eaDir", "$RECYCLE.BIN", "lost+found", "#recycle", "System Volume Information"),
+    *(
+        ".ipynb_checkpoints",
+        "__MACOSX",
+        "@eaDir",
+        "$RECYCLE.BIN",
+        "lost+found",
+        "#recycle",
+        "System Volume Information",
+    ),
     *(".Trash-1000", ".AppleDouble", "FOUND.000", "cat~", "__pycache__", "LOST.DIR", ".@__thumb"),
 )
 
