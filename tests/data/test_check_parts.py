@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from lightning import seed_everything
 
 from bcos_vit.data import DataModule, Digits, Folder
 from bcos_vit.data.parts import labels_of
@@ -88,13 +89,13 @@ def test_where_photos_are_skipped_one_of_each_class_is_enough(root, part):
 
 def test_random_numbers_are_what_they_would_have_been(root):
     def drawn(check):
-        torch.manual_seed(0), np.random.seed(0), random.seed(0)  # noqa: NPY002
+        seed_everything(0, verbose=False)
         noisy = DataModule(
             Folder, root=str(root), batch_size=2, eval_transform=lambda _: torch.rand(3, 8, 8) * random.random()
         )
         if check:
             noisy.check_parts(ALL)
-        return torch.rand(1).item(), np.random.rand(), random.random()  # noqa: NPY002
+        return torch.rand(1).item(), np.random.rand(), random.random()
 
     assert drawn(True) == drawn(False)
 

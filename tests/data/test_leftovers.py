@@ -61,7 +61,7 @@ def photo(folder, name="0.png"):
 def test_leftover_files_are_no_photos(root, capfd, place, name):
     photo(root / "train" / place, name)
     assert found_in(root) == CLEAN
-    assert "1 hidden names and leftovers of systems" in capfd.readouterr().err
+    assert "hidden names and leftovers of systems (1, " in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("name", LEFTOVER_FOLDERS)
@@ -70,7 +70,7 @@ def test_leftover_folders_are_neither_classes_nor_parts_of_one(root, capfd, plac
     photo(root / "train" / place / name)
     photo(root / "train" / place / name / "deeper")
     assert found_in(root) == CLEAN
-    assert "1 hidden names and leftovers of systems" in capfd.readouterr().err
+    assert "hidden names and leftovers of systems (1, " in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["__macosx", "THUMBS.DB", "@EADIR", "$Recycle.Bin"])
@@ -93,9 +93,9 @@ def test_one_line_counts_all_that_was_left_out_once(root, capfd):
     for _ in range(2):
         assert found_in(root) == CLEAN
     assert capfd.readouterr().err == (
-        f"note: left out of {root / 'train'}: 1 files beside the class folders, such as stray.png; "
-        "2 hidden names and leftovers of systems, such as cat/._a.png; 3 files that are no photos by their names, such "
-        "as cat/IMG_1.HEIC; 1 folders that count elsewhere, such as cat/loop\n"
+        f"note: left out of {root / 'train'}: files beside the class folders (1, such as stray.png); "
+        "hidden names and leftovers of systems (2, such as cat/._a.png); files that are no photos by their names (3, "
+        "such as cat/IMG_1.HEIC); folders that count elsewhere (1, such as cat/loop)\n"
     )
 
 
@@ -120,9 +120,9 @@ def test_imagenet_follows_the_same_rule(tmp_path, split, capfd):
     part = ImageNet(split, root=str(root))
     assert part.targets == list(range(1000))
     err = capfd.readouterr().err
-    assert "2 hidden names" in err
-    assert "1 folders that count elsewhere, such as n02123045/all" in err
-    assert "1 folders of no class, such as tench" in err
+    assert "hidden names and leftovers of systems (2, " in err
+    assert "folders that count elsewhere (1, such as n02123045/all)" in err
+    assert "folders of no class (1, such as tench)" in err
 
 
 # --- folders that were met before ---
@@ -150,7 +150,7 @@ def test_imagenet_follows_the_same_rule(tmp_path, split, capfd):
 def test_links_never_count_a_photo_twice_or_for_another_class(root, capfd, place, target):
     (root / "train" / place).symlink_to(target)
     assert found_in(root) == CLEAN
-    assert f"such as {place}\n" in capfd.readouterr().err
+    assert f"such as {place})\n" in capfd.readouterr().err
 
 
 def test_links_to_each_other_end(root):

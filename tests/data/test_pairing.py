@@ -49,7 +49,7 @@ def test_names(data, model, expected):
 def test_what_is_not_quite_equal_is_noted():
     assert pair_classes(["b", "a"], ["a", "b"], 2).notes == ()
     (note,) = pair_classes(["b", "A"], ["a", "b"], 2).notes
-    assert note == "1 classes are paired by WordNet id or spelling, such as 'A' with 'a'"
+    assert note == "classes paired by WordNet id or by a name in another spelling: 1, such as 'A' with 'a'"
 
 
 # --- WordNet ids ---

@@ -1,4 +1,4 @@
-"""An evaluation pairs classes by name: figures, gallery and report speak of the model's classes, whatever their order."""
+"""An evaluation pairs classes by name: figures, gallery and report speak of the model's, whatever their order."""
 
 import json
 import os
