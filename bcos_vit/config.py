@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from bcos_vit.config_errors import said_by_omegaconf, sentence_about
+from bcos_vit.config_words import read_words
 from bcos_vit.extras import needs
+from bcos_vit.paths import name_of_model
 
 with needs("train"):
     from hydra.core.hydra_config import HydraConfig
@@ -26,6 +28,7 @@ FULL_ERROR = "HYDRA_FULL_ERROR"
 """The variable that makes Hydra raise errors."""
 SINGLE = ("data", "logger", "model", "recipe")
 """The groups of which one file is chosen."""
+OmegaConf.register_new_resolver("name_of_model", name_of_model, replace=True)  # ${name_of_model:${model.name}}
 
 
 def build(config: DictConfig, **given: Any) -> Any:
@@ -60,6 +63,7 @@ def run_command(main: Callable[[], Any], configs: Path, name: str) -> None:
     configs, name
         The folder with the YAML files, and the file in it that all begins with, without its suffix.
     """
+    read_words()
     if os.environ.get(FULL_ERROR) == "1":
         main()
         return

@@ -7,10 +7,11 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from pathlib import Path
 from typing import cast
 
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+
+from bcos_vit.paths import user_path
 
 FORMATS = ("AVIF", "BMP", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP")
 """What is read. Formats that are programs or need other programs, such as EPS, are not."""
@@ -50,7 +51,7 @@ def read_photo(path: str | os.PathLike[str]) -> Image.Image:
         In a sentence that names the file: it is missing, no regular file, unreadable, empty, no image, damaged, of
         more than 178,956,970 pixels (Pillow's limit), or longer than 100 times its shorter side.
     """
-    path = Path(path).expanduser()
+    path = user_path(path)
     with _said_of(str(path)):
         if path.is_dir():
             raise PhotoError(f"{path} is a folder: give the images in it")

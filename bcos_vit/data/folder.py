@@ -10,6 +10,7 @@ from torch.utils.data import Dataset
 
 from bcos_vit.data.listing import Listing
 from bcos_vit.data.names import printable, shortened
+from bcos_vit.paths import user_path
 from bcos_vit.photos import read_photo
 
 PARTS = {"train": "train", "val": "val", "test": "test"}
@@ -70,6 +71,7 @@ class Folder(Dataset[tuple[Any, int]]):
                 raise ValueError(f"split must be train, val or test, found {name!r}")
         if not root:
             raise ValueError("no folder is given: say where the images lie, as data.root=FOLDER")
+        root = str(user_path(root))
         if not Path(root).is_dir():
             raise FileNotFoundError(f"there is no folder {root}")
         self._parts = {name: Path(root) / folder for name, folder in folders.items()}

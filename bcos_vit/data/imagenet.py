@@ -15,6 +15,7 @@ from torchvision.models import ResNet50_Weights
 
 from bcos_vit.data.folder import Folder
 from bcos_vit.data.listing import Listing
+from bcos_vit.paths import user_path
 
 PARTS = {"train": "train", "val": "val", "test": "val"}
 _ARCHIVES = {"train": archives.parse_train_archive, "val": archives.parse_val_archive}
@@ -71,7 +72,7 @@ class ImageNet(Folder):
     ) -> None:
         folders = PARTS | dict(parts or {})
         if split in PARTS and root:
-            _require(Path(root) / folders[split], unpack)
+            _require(user_path(root) / folders[split], unpack)
         super().__init__(split, transform, root=root, parts=folders)
         self.class_names = tuple(imagenet_classes().values())
 

@@ -9,9 +9,10 @@ from omegaconf import DictConfig, OmegaConf
 from bcos_vit.atomic import write_whole
 from bcos_vit.checks import reject_unknown
 from bcos_vit.config import build, plain
+from bcos_vit.evaluation.folder import claimed_folder, own_folder
 from bcos_vit.evaluation.report import Report, as_json
 from bcos_vit.evaluation.run import evaluate
-from bcos_vit.evaluation.setting import is_trained, model_and_data, own_folder, seed_and_threads
+from bcos_vit.evaluation.setting import is_trained, model_and_data, seed_and_threads
 from bcos_vit.evaluation.trainer import build_trainer, given_callbacks
 
 CONFIG_KEYS = (
@@ -30,14 +31,18 @@ def evaluate_as(config: DictConfig) -> Report | None:
     Raises
     ------
     OSError
-        If the output folder cannot be written to, before anything is built.
+        If the output folder cannot be written to, holds something, or is another process's, before anything is built.
     TypeError
         For an unknown key in ``config``, with the nearest one.
     ValueError
-        If the output folder holds something, or model and data do not fit each other.
+        If model and data do not fit each other.
     """
     reject_unknown("config key", map(str, config), CONFIG_KEYS)
-    output = Path(config.output)
+    with claimed_folder(config, "runs/evaluations") as output:
+        return _evaluate_as(config, output)
+
+
+def _evaluate_as(config: DictConfig, output: Path) -> Report | None:
     trainer = build_trainer(config.trainer, callbacks=given_callbacks(config))
     seed_and_threads(config.seed, config.threads)
     with own_folder(output, trainer):

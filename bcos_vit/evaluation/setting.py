@@ -1,18 +1,9 @@
-"""What a run is set up with: seed and threads, a folder of its own, a model and data that fit each other."""
+"""What a run is set up with: seed and threads, a model and data that fit each other."""
 
 from __future__ import annotations
 
-import contextlib
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-
 import lightning
 import torch
-from lightning import Trainer
-from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from omegaconf import DictConfig
 
 from bcos_vit.config import build
@@ -34,43 +25,6 @@ def seed_and_threads(seed: int, threads: int | None) -> None:
     lightning.seed_everything(seed, workers=True, verbose=False)
     if threads is not None:
         torch.set_num_threads(threads)
-
-
-@contextmanager
-def own_folder(folder: Path, trainer: Trainer) -> Iterator[None]:
-    """Make the output folder, in the first process; if the body fails before anything was learnt, remove it again.
-
-    Raises ``OSError`` if it cannot be written to, before hours are spent, ``FileExistsError`` if it holds something,
-    and ``ValueError`` for a strategy whose processes do not start from the script and could not report.
-    """
-    if isinstance(trainer.strategy.launcher, _MultiProcessingLauncher):
-        raise ValueError("a strategy that spawns or forks its processes cannot report: give trainer.strategy=ddp")
-    if not trainer.is_global_zero:
-        yield
-        return
-    made = [path for path in (folder, *folder.parents) if not path.exists()]
-    _make_new(folder)
-    try:
-        yield
-    except Exception:
-        if trainer.global_step == 0:
-            for path in folder.iterdir():
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-            for path in made:
-                with contextlib.suppress(OSError):  # another run may have its folder there by now
-                    path.rmdir()
-        raise
-
-
-def _make_new(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise type(error)(f"cannot write to output folder {folder}: {error.strerror or error}") from error
-    if occupied := next(folder.iterdir(), None):
-        raise FileExistsError(f"output folder {folder} already holds {occupied.name}: give an empty or a new one")
 
 
 def is_trained(config: DictConfig) -> bool:

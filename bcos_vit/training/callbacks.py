@@ -60,7 +60,8 @@ class BestCheckpoint(ModelCheckpoint):
             return
         assert self.dirpath is not None
         here = str(Path(self.dirpath) / kept.name)
-        _copy(kept, here)
+        if not Path(here).exists() or not kept.samefile(here):  # the same: a run that goes on in its own folder
+            _copy(kept, here)
         places = {"dirpath": self.dirpath, "best_model_path": here, "kth_best_model_path": here, "last_model_path": ""}
         super().load_state_dict(state | places | {"best_k_models": {here: state["best_model_score"]}})
 

@@ -18,8 +18,9 @@ from bcos_vit.atomic import write_whole
 from bcos_vit.config import build, plain
 from bcos_vit.data import DataModule
 from bcos_vit.evaluation import Report, evaluate
+from bcos_vit.evaluation.folder import as_value, claimed_folder, own_folder
 from bcos_vit.evaluation.report import as_json
-from bcos_vit.evaluation.setting import model_and_data, own_folder, seed_and_threads
+from bcos_vit.evaluation.setting import model_and_data, seed_and_threads
 from bcos_vit.evaluation.side_effects import side_effect
 from bcos_vit.evaluation.trainer import build_trainer, given_callbacks
 from bcos_vit.extras import versions
@@ -27,11 +28,12 @@ from bcos_vit.metrics import Accuracy, Completeness
 from bcos_vit.models import ViT, save_model
 from bcos_vit.models.vit import derived
 from bcos_vit.models.weights import read_checkpoint
+from bcos_vit.paths import user_path
 from bcos_vit.training.batches import split_batch
 from bcos_vit.training.callbacks import BestCheckpoint, Explanations, Skipped, Throughput, tolerant
 from bcos_vit.training.classifier import Classifier
 from bcos_vit.training.ending import saying_what_is_kept
-from bcos_vit.training.resume import check_resumable
+from bcos_vit.training.resume import check_resumable, put_aside
 from bcos_vit.training.speed import speed_up
 from bcos_vit.training.wrong_use import check_config
 
@@ -57,18 +59,24 @@ def train(config: DictConfig, *, command: str | None = None) -> Report | None:
     Raises
     ------
     OSError
-        If the output folder cannot be written to, or the checkpoint to resume is missing, before anything is built; if
-        a part of the data is missing or holds an image that cannot be read, before the first step.
+        If the output folder cannot be written to, holds something, or is another process's, before anything is built;
+        if the checkpoint to resume is missing; if a part of the data is missing or holds an image that cannot be read,
+        before the first step.
     SystemExit
         With status 130 after Ctrl-C and 143 after SIGTERM, which say on stderr what is kept.
     TypeError
         For an unknown key in ``config``, with the nearest one, and for a callback or logger that is none.
     ValueError
-        For an impossible value, if the output folder holds something, or if model and data, or the checkpoint to
-        resume, do not fit each other.
+        For an impossible value, or if model and data, or the checkpoint to resume, do not fit each other.
     """
     check_config(config)
-    output = Path(config.output)
+    if config.resume is not None:
+        config.resume = as_value(user_path(config.resume))
+    with claimed_folder(config, "runs", resume=config.resume) as output:
+        return _train(config, command, output)
+
+
+def _train(config: DictConfig, command: str | None, output: Path) -> Report | None:
     best = BestCheckpoint(output / "checkpoints", resumed=config.resume)
     trainer = build_trainer(config.trainer, callbacks=_callbacks(config, best), loggers=[build(config.logger)])
     for logger in trainer.loggers:
@@ -100,6 +108,7 @@ def train(config: DictConfig, *, command: str | None = None) -> Report | None:
         if trainer.global_rank:  # else all processes would draw the same crops and mixing ratios
             torch.manual_seed(torch.initial_seed() + trainer.global_rank)
         if trainer.is_global_zero:
+            put_aside(output)
             write_whole(output / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
         with saying_what_is_kept(output, command, trainer):
             with _own_wandb_run(trainer):
