@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,10 @@ FORMATS = ("AVIF", "BMP", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "TGA",
 """What is read. Formats that are programs or need other programs, such as EPS, are not."""
 LONGEST = 100
 """The longer side may be so many times the shorter one: a line resized to a picture would fill the memory."""
+
+
+PHONES = (".heic", ".heif")
+"""Suffixes of photos as some phones keep them, which Pillow does not read."""
 
 
 class PhotoError(ValueError):
@@ -51,6 +56,8 @@ def read_photo(path: str | os.PathLike[str]) -> Image.Image:
         In a sentence that names the file: it is missing, no regular file, unreadable, empty, no image, damaged, of
         more than 178,956,970 pixels (Pillow's limit), or longer than 100 times its shorter side.
     """
+    if re.match(r"[a-z][a-z0-9+.-]*://", os.fspath(path)):
+        raise PhotoError(f"{path} is an address: download the photo, and give the path of the file")
     path = user_path(path)
     with _said_of(str(path)):
         if path.is_dir():
@@ -104,7 +111,8 @@ def _said_of(name: str) -> Iterator[None]:
     except PhotoError:
         raise
     except UnidentifiedImageError:
-        raise PhotoError(f"{name} is no image that can be read: the formats are {', '.join(FORMATS)}") from None
+        remedy = "; save it as JPEG" if name.lower().endswith(PHONES) else ""
+        raise PhotoError(f"{name} is no image that can be read: the formats are {', '.join(FORMATS)}{remedy}") from None
     except Image.DecompressionBombError:
         raise PhotoError(
             f"{name} says it has more pixels than the {2 * (Image.MAX_IMAGE_PIXELS or 0):,} allowed"

@@ -1,5 +1,6 @@
 """Before a long run every part is opened and one image of every class is read, and no random number is drawn."""
 
+import functools
 import random
 import re
 import shutil
@@ -188,3 +189,22 @@ def test_data_have_a_test_part_unless_it_is_said(root):
     assert module(root, test="test").has_test
     with pytest.raises(ValueError, match="test must be test, or none for data without a test part, found 'val'"):
         module(root, test="val")
+
+
+@pytest.mark.parametrize("corrupt", ["raise", "skip"])
+def test_photos_of_two_parts_are_counted(root, capfd, corrupt):
+    shutil.copy(root / "train/cat/0.png", root / "test/cat/again.png")
+    shutil.copy(root / "train/dog/1.png", root / "test/cat/a dog.png")  # of another class, even
+    shutil.copy(root / "test/dog/2.png", root / "test/dog/twice.png")  # within one part
+    module(root, corrupt).check_parts(ALL)
+    (said,) = capfd.readouterr().err.splitlines()
+    assert said.startswith("note: 2 of the 9 photos of the test part are in the train part too, such as ")
+
+
+def test_a_part_in_the_place_of_another_is_no_copy(root, capfd):
+    shutil.rmtree(root / "test")
+    data = DataModule(
+        functools.partial(Folder, parts={"test": "val"}), root=str(root), batch_size=2, eval_transform=preprocessing(8)
+    )
+    data.check_parts(ALL)
+    assert capfd.readouterr().err == ""

@@ -106,7 +106,7 @@ def test_class_names_that_do_not_fit_are_refused_where_they_are_set(names, error
 
 def test_a_plot_with_too_few_names_is_a_sentence() -> None:
     model = create_model("bcos_vit_digits")
-    with pytest.raises(ValueError, match="class 7 is explained, but only 3 class names are given"):
+    with pytest.raises(ValueError, match="class_names holds 3 names, and class 7 is explained"):
         explain(model, images_for(model, 1), 7).plot(class_names=["a", "b", "c"])
 
 
@@ -115,6 +115,17 @@ def test_predict_refuses_no_classes(k: int) -> None:
     model = create_model("bcos_vit_digits")
     with pytest.raises(ValueError, match=f"at least 1, found {k}"):
         predict(model, images_for(model), k=k)
+
+
+@pytest.mark.parametrize("name", ["bcos_vit_digits", "standard_vit_digits"])
+@pytest.mark.parametrize("wrong", [255.0, -1.0, float("nan")])
+def test_predict_refuses_values_that_are_no_colours(name: str, wrong: float) -> None:
+    model = create_model(name)
+    images = images_for(model)
+    with pytest.raises(ValueError, match=r"must lie in \[0, 1\]|hold NaN"):
+        predict(model, images * wrong)
+    assert predict(model, images * wrong, check_values=False).logits.shape == (3, 5)
+    assert predict(model, images[:0]).names == []
 
 
 # --- images that do not fit ---
