@@ -82,8 +82,8 @@ def _claim(path: Path, places: list[tuple[Path, int]], wait: float) -> Iterator[
         _mine.reset(before)
         if descriptor in _descriptors:  # else this is a fork of the process that holds it
             _descriptors.remove(descriptor)
-            if place != path and os.name == "posix":  # while it is held: whoever waits for it makes a new one
-                place.unlink(missing_ok=True)
+            if place != path and os.name == "posix" and _is_at(place, descriptor):
+                place.unlink()  # while it is held: whoever waits for it makes a new one
             os.close(descriptor)
 
 

@@ -7,7 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count, groupby, islice
 from pathlib import Path
 from unicodedata import normalize
@@ -43,6 +43,8 @@ class Photo:
     """What its results are called, in this call only its."""
     pixels: Tensor
     """(3, H, W) in [0, 1]."""
+    written: dict[str, Path] = field(default_factory=dict)
+    """Its pictures so far, by target: two words of ``--targets`` may mean the same."""
 
 
 def run(given: argparse.Namespace) -> int:
@@ -117,11 +119,13 @@ def _explain(
 ) -> None:
     for photo, explanation in _explained(model, batch, target):
         for single in singles(explanation):
+            slug = _slug(single, model)
             try:
-                path = _write(single.check(), model, photo, about, out)
+                path = photo.written.get(slug) or _write(single.check(), model, photo, about, out)
             except (LedgerError, OSError) as error:
                 _fail(f"{photo.name}: {error}", photo.number, failed)
             else:
+                photo.written[slug] = path
                 _say(f"{photo.name}: {_in_words(single, model)}, {about['weights']}: {_printable(str(path))}")
 
 

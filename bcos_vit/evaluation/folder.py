@@ -145,4 +145,5 @@ def _enter(stack: ExitStack, folder: Path, *, new: bool, attempts: int = 3) -> N
 def _remove_empty(folders: list[Path]) -> None:
     for folder in folders:
         with contextlib.suppress(OSError):  # it holds something, or another run has its folder there by now
+            (folder / LOCK).unlink(missing_ok=True)
             folder.rmdir()

@@ -58,13 +58,13 @@ def test_two_processes_train_one_model_and_count_every_image_once(tmp_path):
     (tmp_path / "work").mkdir()
     done = runs.command(
         *(*SMALL, "data=folder", f"data.root={root}", "recipe.batch_size=4", "data.num_workers=0"),
-        *("trainer.devices=2", "+trainer.strategy=ddp", "trainer.log_every_n_steps=1", "ema=0.9", "output=run"),
+        *("trainer.devices=2", "+trainer.strategy=ddp", "trainer.log_every_n_steps=1", "ema=0.9"),
         folder=tmp_path / "work",
     )
     assert done.returncode == 0, done.stderr
     assert [line.split(":")[0] for line in done.stdout.splitlines()].count("test accuracy") == 1
-    output = tmp_path / "work/run"
-    assert [p.name for p in output.parent.iterdir()] == ["run"]
+    (output,) = (tmp_path / "work/runs/bcos_vit_digits").iterdir()  # one for both
+    assert [p.name for p in (tmp_path / "work").iterdir()] == ["runs"]
     assert [p.name for p in (output / "explanations").iterdir()] == ["epoch_0002.png"]
     report = json.loads((output / "report.json").read_text())
     assert report["images"] == report["completeness"]["ledgers"] == 11
