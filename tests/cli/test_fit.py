@@ -39,28 +39,17 @@ def test_whole_and_pad_explain_what_transform_makes(command, model_file, tmp_pat
         assert (said.status, said.err) == (0, "")
         (found,) = paired(tmp_path / fit).values()
         assert same(found, explain(model, model.transform(tmp_path / "wide.png", fit=fit)[None], 1)[0])
-    assert Explanation.load(tmp_path / "whole" / "wide.1-wolf.safetensors").images.shape == (3, 48, 368)
+    assert Explanation.load(tmp_path / "whole" / "wide.1-wolf.safetensors").images.shape == (3, 48, 352)
 
 
 def test_photos_of_different_shapes_keep_their_order(command, model_file, tmp_path):
-    sizes = {"a": (80, 60), "b": (80, 60), "c": (60, 90), "d": (80, 60), "e": (48, 48)}
+    sizes = {"a": (80, 60), "b": (60, 90), "c": (80, 60)}
     for seed, (name, size) in enumerate(sizes.items()):
         picture(*size, seed=seed).save(tmp_path / f"{name}.png")
     photos = [tmp_path / f"{name}.png" for name in sizes]
     lines = {}
     for fit in ("crop", "whole"):
-        arguments = (
-            "--model",
-            model_file,
-            "--out",
-            tmp_path / fit,
-            "--targets",
-            "0,1",
-            "--batch-size",
-            4,
-            "--fit",
-            fit,
-        )
+        arguments = ("--model", model_file, "--out", tmp_path / fit, "--targets", "0,1", "--fit", fit)
         said = command("explain", *photos, *arguments)
         assert (said.status, said.err) == (0, "")
         lines[fit] = [line.partition(", logit")[0] for line in said.out.splitlines()]
