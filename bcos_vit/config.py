@@ -29,8 +29,8 @@ FULL_ERROR = "HYDRA_FULL_ERROR"
 """The variable that makes Hydra raise errors."""
 ENDED = {
     "by peer": "another process of this run has ended, its own message says why",
-    "DataLoader worker": "a process that loads images was ended from outside, as systems do where memory runs out: give "
-    "fewer of them with data.num_workers=..., or 0",
+    "DataLoader worker": "a process that loads images was ended from outside, as systems do where memory runs out: "
+    "give fewer of them with data.num_workers=..., or 0",
 }
 """Words of PyTorch's errors about processes that have ended, and what to say."""
 SINGLE = ("data", "logger", "model", "recipe")

@@ -34,8 +34,8 @@ def note_copies(parts: Mapping[str, Any]) -> None:
         copies = [path for size in shared for path in sizes[other][size] if _digest(path) in known]
         if copies:
             note_once(
-                f"{len(copies):,} of the {len(files[other]):,} photos of the {other} part are in the {one} part too, such "
-                f"as {printable(copies[0])}: results on them say little about other photos"
+                f"{len(copies):,} of the {len(files[other]):,} photos of the {other} part are in the {one} part too, "
+                f"such as {printable(copies[0])}: results on them say little about other photos"
             )
 
 
