@@ -40,6 +40,12 @@ def read_photo(path: str | os.PathLike[str]) -> Image.Image:
     The orientation in EXIF is applied, transparency is laid over white, 16-bit grey is scaled to 8 bits, and of an
     animation or a stack of pages the first is taken (``frames`` in ``info`` says how many there were).
 
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     Image.new("L", (5, 4), 128).save(f"{folder}/grey.png")
+    ...     read_photo(f"{folder}/grey.png").mode
+    'RGB'
+
     Parameters
     ----------
     path
