@@ -143,7 +143,9 @@ def _enter(stack: ExitStack, folder: Path, *, new: bool, attempts: int = 3) -> N
 
 
 def _remove_empty(folders: list[Path]) -> None:
-    for folder in folders:
+    """Remove the folder of a run, which is held, and those above it that were made for it."""
+    for number, folder in enumerate(folders):
         with contextlib.suppress(OSError):  # it holds something, or another run has its folder there by now
-            (folder / LOCK).unlink(missing_ok=True)
+            if number == 0:
+                (folder / LOCK).unlink(missing_ok=True)
             folder.rmdir()
