@@ -94,7 +94,7 @@ def _lock(path: Path, places: list[tuple[Path, int]], wait: float) -> tuple[Path
         try:
             return place, _hold(path, place, flags, deadline)
         except _NoLockError as error:
-            reasons.append(error.strerror)
+            reasons.append(str(error.strerror))
             if error.errno not in _FILES_ONLY:
                 break
     raise OSError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import sys
@@ -26,6 +27,12 @@ with needs("train"):
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
 """The variable that makes Hydra raise errors."""
+ENDED = {
+    "by peer": "another process of this run has ended, its own message says why",
+    "DataLoader worker": "a process that loads images was ended from outside, as systems do where memory runs out: "
+    "give fewer of them with data.num_workers=..., or 0",
+}
+"""Words of PyTorch's errors about processes that have ended, and what to say."""
 SINGLE = ("data", "logger", "model", "recipe")
 """The groups of which one file is chosen."""
 OmegaConf.register_new_resolver("name_of_model", name_of_model, replace=True)  # ${name_of_model:${model.name}}
@@ -63,6 +70,9 @@ def run_command(main: Callable[[], Any], configs: Path, name: str) -> None:
     configs, name
         The folder with the YAML files, and the file in it that all begins with, without its suffix.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a sign that cannot be shown is no reason to stop
     read_words()
     if os.environ.get(FULL_ERROR) == "1":
         main()
@@ -109,9 +119,10 @@ def sentences(traceback: bool) -> Iterator[None]:
             raise
         sys.exit(f"error: {_sentence(error)}")
     except RuntimeError as error:
-        if traceback or "by peer" not in str(error):
+        reason = next((said for words, said in ENDED.items() if words in str(error)), None)
+        if traceback or reason is None:
             raise
-        sys.exit("error: another process of this run has ended, its own message says why")
+        sys.exit("\n".join([f"error: {reason}", *getattr(error, "__notes__", ())]))
 
 
 def _sentence(error: Exception) -> str:

@@ -124,3 +124,14 @@ def test_the_command_answers_without_hydras_own_lines(tmp_path, words):
     assert (done.returncode, line[:7]) == (1, "error: ")
     assert ("would keep only the last" if "logger" in words[0] else f"did you mean {LR}?") in line
     assert not [file for file in runs.files(tmp_path) if file != "runs/multirun.yaml"]  # Hydra's
+
+
+def test_signs_that_cannot_be_shown_are_no_reason_to_stop(tmp_path):
+    code = (
+        f"import sys; sys.path.insert(0, {str(runs.ROOT)!r}); from bcos_vit.config import run_command; "
+        "run_command(lambda: print('\u2022 \u732b'), None, 'train')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, env=os.environ | {"PYTHONIOENCODING": "ascii"}, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, b"\\u2022 \\u732b\n"), done.stderr

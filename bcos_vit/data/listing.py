@@ -103,7 +103,7 @@ class Listing:
     def say_left_out(self) -> None:
         """Note, once in a process, how much was left out and why."""
         if self._left_out:
-            said = (f"{count:,} {what}, such as {self._examples[what]}" for what, count in self._left_out.items())
+            said = (f"{what} ({count:,}, such as {self._examples[what]})" for what, count in self._left_out.items())
             note_once(f"left out of {printable(str(self.part))}: {'; '.join(said)}")
 
     def _walk(self, name: str, top: Path, photos: list[str]) -> list[Path]:

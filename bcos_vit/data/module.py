@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset, default_collate
 
 from bcos_vit.checks import check_values
+from bcos_vit.data.copies import note_copies
 from bcos_vit.data.damaged import Readable
 from bcos_vit.data.mapping import read_mapping
 from bcos_vit.data.names import shortened
@@ -137,7 +138,8 @@ class DataModule(LightningDataModule):
     def check_parts(self, splits: Sequence[str]) -> None:
         """See that each of these parts can be opened, and one image of every class in it be read, before a long run.
 
-        Random numbers drawn afterwards are what they would have been.
+        Photos that lie in one part and again in another are noted: what is measured on them says little. Random numbers
+        drawn afterwards are what they would have been.
 
         Raises
         ------
@@ -155,6 +157,13 @@ class DataModule(LightningDataModule):
                         f"{splits[0]} part {shortened(names)}: they must be the same, in the same order"
                     )
                 check_part(part, split)
+            note_copies({split: self.part(split) for split in splits})
+
+    @property
+    def images_to_learn_from(self) -> int:
+        """How many images an epoch of training has."""
+        images = len(self.part("train"))
+        return images if self.train_images is None else min(self.train_images, images)
 
     def train_dataloader(self) -> DataLoader[Any]:
         collate = _checked

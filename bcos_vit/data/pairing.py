@@ -81,8 +81,10 @@ def pair_classes(
     _reject_unpaired(data, model, found, said, range(len(data)) if needed is None else needed)
     numbers = tuple(found[number][0] if len(found[number]) == 1 else -1 for number in range(len(data)))
     near = [(a, model[n]) for a, n in zip(data, numbers, strict=True) if n >= 0 and a not in said and a != model[n]]
-    such = f", such as {near[0][0]!r} with {near[0][1]!r}" if near else ""
-    return Pairing(numbers, (f"{len(near):,} classes are paired by WordNet id or spelling{such}",) if near else ())
+    if not near:
+        return Pairing(numbers)
+    such = f"{len(near):,}, such as {near[0][0]!r} with {near[0][1]!r}"
+    return Pairing(numbers, (f"classes paired by WordNet id or by a name in another spelling: {such}",))
 
 
 def _pair_nameless(data: Sequence[str], count: int, said: Said) -> Pairing:

@@ -39,15 +39,24 @@ class Parts(Protocol):
 
 
 def labels_of(part: Any) -> Tensor | None:
-    """(N,) the class numbers of a part, without reading its images; None where it does not say them."""
+    """(N,) the class numbers of a part, without reading its images; None where it does not say them.
+
+    Raises ``ValueError`` for a number that is none of its classes.
+    """
     if isinstance(part, Readable):
         return labels_of(part.part)
+    names = part.class_names
     for name in ("labels", "targets"):
         try:
             labels = torch.as_tensor(getattr(part, name, None))
         except (TypeError, ValueError, RuntimeError):  # none, or no numbers
             continue
         if labels.shape == (len(part),) and not labels.is_floating_point():
+            if len(part) and not 0 <= int(labels.min()) <= int(labels.max()) < len(names):
+                raise ValueError(
+                    f"the data's labels are {int(labels.min())} to {int(labels.max())}, but its classes are "
+                    f"{len(names)}, numbered from 0"
+                )
             return labels.long()
     return None
 
@@ -70,11 +79,6 @@ def check_part(part: Part, split: str) -> None:
         for index in evenly(min(len(names), len(part)), len(part)):
             _read_one(part, split, [index, *range(len(part))])
         return
-    if not 0 <= int(labels.min()) <= int(labels.max()) < len(names):
-        raise ValueError(
-            f"the labels of the {split} part are {int(labels.min())} to {int(labels.max())}, but its classes are "
-            f"{len(names)}, numbered from 0"
-        )
     counts = labels.bincount(minlength=len(names)).tolist()
     if absent := [name for name, count in zip(names, counts, strict=True) if not count]:
         note(f"the {split} part has no image of {len(absent):,} of {len(names):,} classes: {shortened(absent)}")

@@ -69,7 +69,7 @@ class Explanation:
     weights: Tensor | None = None
     """(B, 6, H, W), the row of the linear map; None for post-hoc methods."""
     magnitude: Tensor | None = None
-    """(B,) sum of |c_i logit_i| over the logits that are combined, a scale of the relative residual; None: |logit|."""
+    """(B,) sum of |c_i logit_i| over the logits that are combined, a part of :attr:`scale`; None: |logit|."""
     against: Tensor | None = None
     """(B,) the other class of a contrast."""
     tokens: Tensor | None = None
@@ -93,16 +93,19 @@ class Explanation:
         return self.logit.to(self.contributions.dtype) - self.image - self._total(self.constants)
 
     @property
-    def relative_residual(self) -> Tensor:
-        """(B,) |residual| / max(sum |contributions| + sum |constants|, sum |c_i logit_i|); 0/0 = 0.
+    def scale(self) -> Tensor:
+        """(B,) max(sum |contributions| + sum |constants|, sum |c_i logit_i|): the size of what is added up.
 
-        The denominator is the size of what is added up, and with it of the rounding error: a logit near zero may be
-        the small difference of large contributions.
+        It is the size of the rounding error, too: a logit near zero may be the small difference of large contributions.
         """
         added = self.contributions.abs().sum((-2, -1)) + self._total({n: c.abs() for n, c in self.constants.items()})
         magnitude = self.logit.abs() if self.magnitude is None else self.magnitude
-        scale = torch.maximum(added, magnitude.to(added.dtype))
-        return torch.where(self.residual == 0, 0.0, self.residual.abs() / scale)
+        return torch.maximum(added, magnitude.to(added.dtype))
+
+    @property
+    def relative_residual(self) -> Tensor:
+        """(B,) |residual| / :attr:`scale`; 0/0 = 0."""
+        return torch.where(self.residual == 0, 0.0, self.residual.abs() / self.scale)
 
     @property
     def image_share(self) -> Tensor:

@@ -66,7 +66,11 @@ class Anatomy:
         return tuple(self.tokens)
 
     def relative_residuals(self) -> dict[str, Tensor]:
-        """By how much each sum misses what it should be, over the largest of what is added or of the logits: (B,) each.
+        """By how much each sum misses what it should be, over the size of what is added: (B,) each.
+
+        That is the sum of the absolute terms; where a sum is a logit at least the explanation's
+        :attr:`~bcos_vit.Explanation.scale`, and of heads at least the tokens' that they are a part of. So parts which
+        nearly cancel are no false alarm.
 
         Named by stage: ``"blocks.0"`` (tokens and constants against the logit), ``"blocks.0 branches"`` (against the
         tokens), ``"blocks.0 heads"`` (against the attention branch), ``"classes"`` (against all logits).
@@ -92,23 +96,22 @@ class Anatomy:
 
     def _sums(self) -> Iterator[tuple[str, Tensor, Tensor]]:
         """Name, what is left over, and the scale of it."""
-        logit, magnitude = self.explanation.logit, self.explanation.magnitude
-        assert magnitude is not None  # inherent explanations have it
+        logit, least = self.explanation.logit, self.explanation.scale
         for name, tokens in self.tokens.items():
             after = self.constants[name]
-            yield (
-                name,
-                logit - tokens.sum(1) - after,
-                torch.maximum(_size(tokens) + after.abs(), magnitude.to(after.dtype)),
-            )
+            yield name, logit - tokens.sum(1) - after, torch.maximum(_size(tokens) + after.abs(), least)
         for number, name in enumerate(dict.fromkeys(stage for stage, _ in self.branches)):
             tokens, heads = self.tokens[name], self.heads[:, number]
             parts = torch.stack([self.branches[name, branch] for branch in BRANCHES], 1)
             yield f"{name} branches", tokens.sum(1) - parts.sum(1), torch.maximum(_size(tokens), _size(parts))
-            yield f"{name} heads", self.branches[name, "attention"] - heads.sum(1), _size(heads)
+            yield (
+                f"{name} heads",
+                self.branches[name, "attention"] - heads.sum(1),
+                torch.maximum(_size(heads), _size(tokens)),
+            )
         added = self.classes.sum(1) + self.class_constants
         off = self.logits.to(added.dtype) - added
-        scale = torch.maximum(_size(self.classes) + self.class_constants.abs(), self.logits.abs().to(added.dtype))
+        scale = torch.maximum(_size(self.classes) + self.class_constants.abs(), least[:, None])
         relative = torch.where(off == 0, 0.0, off.abs() / scale).nan_to_num(torch.inf)
         worst = relative.argmax(1, keepdim=True)
         yield "classes", off.gather(1, worst)[:, 0], scale.gather(1, worst)[:, 0]

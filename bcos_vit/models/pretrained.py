@@ -110,7 +110,7 @@ def load_file(path: Path, spec: ViTSpec | None = None) -> ViT:
 
 
 def _in_folder(folder: Path) -> Path:
-    """The file ``model.safetensors`` of a folder; without one, a ``FileNotFoundError`` that names another if there is."""
+    """The file ``model.safetensors`` of a folder; a ``FileNotFoundError`` names another where it is missing."""
     path = folder / "model.safetensors"
     others = sorted(p for pattern in ("*", "*/*") for p in folder.glob(pattern) if p.name.endswith(SUFFIXES))
     if not path.exists() and others:

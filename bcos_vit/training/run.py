@@ -96,6 +96,8 @@ def _train(config: DictConfig, command: str | None, output: Path) -> Report | No
         data.train_batch_size, trainer.accumulate_grad_batches = shared.images, shared.micro_batches
         if trainer.is_global_zero:
             print(shared, flush=True)
+            if (images := data.images_to_learn_from) < config.recipe.batch_size:
+                print(f"note: there are {images:,} images to learn from, and a step takes all of them", flush=True)
         recipe = plain(config)
         model.train()
         classifier: Classifier = build(config.recipe.classifier)(model=model, recipe=recipe)

@@ -30,6 +30,8 @@ def files(tmp_path_factory):
         model = toy(f"{family}_vit_digits", num_classes=10, logit_scale=20.0)
         model.class_names = tuple(names)
         save_model(model, folder / f"{name}.safetensors")
+    save_model(toy("bcos_vit_digits", num_classes=1, logit_bias=0.0), folder / "one.safetensors")
+    write_photos(folder / "one", {"val/a": 2})
     write_photos(folder / "photos", {"val/a": 2, "val/b": 1, "val/c": 3})
     return folder
 
@@ -155,6 +157,11 @@ def test_classes_in_another_order_are_paired_by_name(files, tmp_path):
         (TypeError, ["+model.depth=3"], "holds its own spec and weights, with depth 2: drop depth"),
         (ValueError, ["model.name=FILES/overlapping.safetensors"], "the model does not know the data's classes '9'"),
         (ValueError, ["model.name=FILES/letters.safetensors"], "the model does not know the data's classes '0', '1'"),
+        (
+            ValueError,
+            ["data=folder", "data.root=FILES/one", "split=val", "model.name=FILES/one.safetensors"],
+            "the model has one logit, which is right about every image: give one of two classes or more",
+        ),
         (ValueError, ["data=folder"], "no folder is given: say where the images lie, as data.root=FOLDER"),
         (FileNotFoundError, ["data=folder", "data.root=FILES/none"], "there is no folder FILES/none"),
         (FileNotFoundError, ["data=folder", "data.root=FILES/photos"], "there is no folder FILES/photos/test"),

@@ -18,6 +18,8 @@ from kinds import KINDS, kind, wide_images
 from toys import NAME, images_for, toy
 
 BCOS = [name for name in KINDS if name.startswith("bcos")]
+NEAR_ZERO = ["bcos-prior-pool", "bcos-stem-rope-pool", "bcos-stem-none-pool", "bcos-digits"]
+"""Toys that give some of the test's images a logit near zero, where there is no bias."""
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12}
 both_precisions = pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 
@@ -100,6 +102,32 @@ def test_a_doctored_anatomy_does_not_pass(model: ViT, images: Tensor, part: str)
     dataclasses.replace(parts, **doctor(parts, 0.5)).check(1.0)
     with pytest.raises(LedgerError, match=r"within 1e-12"):
         parts.check(1e-12)  # float32
+
+
+@pytest.mark.parametrize("part", ["branches", "heads"])
+def test_a_part_that_is_off_by_a_hundredth_does_not_pass(model: ViT, images: Tensor, part: str) -> None:
+    parts = anatomy(model, images)
+    with pytest.raises(LedgerError):
+        dataclasses.replace(parts, **DOCTORS[part][1](parts, 0.01)).check()
+
+
+def test_heads_that_cancel_are_no_false_alarm(model: ViT, images: Tensor) -> None:
+    """What is left of large sums over tokens is rounding, and is held against what was added up."""
+    parts = anatomy(model, images)
+    heads, branches = parts.heads.clone(), dict(parts.branches)
+    heads[:, 1] = 1e-9 * parts.tokens["blocks.1"].abs().sum(1, keepdim=True)
+    branches["blocks.1", "attention"] = torch.zeros_like(branches["blocks.1", "attention"])
+    doctored = dataclasses.replace(parts, heads=heads, branches=branches)
+    assert float(doctored.relative_residuals()["blocks.1 heads"].max()) < 1e-8
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("name", NEAR_ZERO)
+def test_logits_of_two_classes_near_zero_are_no_false_alarm(name: str, dtype: torch.dtype) -> None:
+    model = kind(name, dtype=dtype, num_classes=2)  # no bias
+    parts = anatomy(model, images_for(model, 60)).check(2e-2 if dtype == torch.bfloat16 else None)
+    e = parts.explanation
+    assert float((e.logit.abs() / e.scale).min()) < 0.1
 
 
 def test_a_doctored_explanation_does_not_pass(model: ViT, images: Tensor) -> None:

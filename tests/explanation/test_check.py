@@ -132,6 +132,49 @@ def test_the_scale_does_not_hide_a_fault(fault: str) -> None:
         wrong.check()
 
 
+@pytest.mark.parametrize("where", ["norm", "bcos"])
+@pytest.mark.parametrize("name", [NAME, VITC, "bcos_vit_digits"])
+def test_a_forgotten_freeze_is_seen_where_sums_show_it(name: str, where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A frozen norm adds up to its output, one that is not to zero; of two classes, so without a bias."""
+    model = toy(name, num_classes=2, b=1.5)
+    images = images_for(model, 20)
+    explain(model, images).check()
+    monkeypatch.setattr(f"bcos_vit.layers.{where}.is_frozen", lambda: False)
+    if where == "norm":
+        with pytest.raises(LedgerError, match="20 of 20"):
+            explain(model, images).check(1e-3)
+    else:  # homogeneous of degree one: sums cannot tell, other tests do
+        explain(model, images).check()
+
+
+@pytest.mark.parametrize("name", [NAME, VITC, "bcos_vit_digits"])
+def test_how_small_a_fault_is_seen(name: str) -> None:
+    """In two-class models: a pixel that is off by three hundred-thousandths of the sum of the whole map."""
+    model = toy(name, num_classes=2)
+    e = explain(model, images_for(model, 20)).check()
+
+    def off(by: float) -> Explanation:
+        pixel = e.contributions.clone()
+        pixel[:, 3, 3] += by * e.scale
+        return dataclasses.replace(e, contributions=pixel)
+
+    off(3e-6).check()
+    with pytest.raises(LedgerError, match="20 of 20"):
+        off(3e-5).check()
+
+
+@pytest.mark.parametrize("spoilt", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("field", ["logit", "contributions", "bias"])
+def test_a_scale_that_is_no_number_hides_nothing(field: str, spoilt: float) -> None:
+    model = toy("bcos_vit_digits")
+    e = explain(model, images_for(model)).check()
+    changed = e.constants[field].clone() if field == "bias" else getattr(e, field).clone()
+    changed[1] = spoilt
+    changes = {"constants": e.constants | {"bias": changed}} if field == "bias" else {field: changed}
+    with pytest.raises(LedgerError, match="1 of 3"):
+        dataclasses.replace(e, **changes).check()
+
+
 def test_magnitude_defaults_to_the_logit(model: ViT, images: Tensor) -> None:
     e = explain(model, images)
     bare = dataclasses.replace(e, magnitude=None)

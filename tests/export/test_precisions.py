@@ -74,8 +74,10 @@ def test_float16_maps_of_digits_point_where_those_of_float32_do(targets, tmp_pat
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("depth", [2, None])
-@pytest.mark.parametrize("name", ["bcos_simple_vit_ti_patch16_224", "bcos_vitc_ti_patch1_14"])
+@pytest.mark.parametrize(
+    ("name", "depth"),
+    [("bcos_simple_vit_ti_patch16_224", 2), ("bcos_vitc_ti_patch1_14", 2), ("bcos_vitc_ti_patch1_14", None)],
+)
 def test_float16_maps_of_models_of_imagenet_size(name, depth, tmp_path):
     model = perturb_norms(create_model(name, **({} if depth is None else {"depth": depth}))).eval()
     exact = to_onnx(model, tmp_path / "single.onnx") if depth else None

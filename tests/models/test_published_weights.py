@@ -132,7 +132,7 @@ def test_published_names_with_two_blocks(name: str, release: Loopback, monkeypat
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", LARGE)
+@pytest.mark.parametrize("name", ["bcos_vitc_l_patch1_14", "standard_simple_vit_b_patch16_224"])
 def test_published_names_in_full(name: str, release: Loopback, monkeypatch: pytest.MonkeyPatch) -> None:
     check(name, release, monkeypatch)
 
