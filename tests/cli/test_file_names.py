@@ -128,7 +128,14 @@ def test_a_terminal_that_cannot_show_a_name_is_no_reason_to_stop(named, model_fi
 
 @pytest.mark.parametrize(
     ("name", "kept"),
-    [("Kätzchen", "Kätzchen"), ("小猫", "小猫"), ("बिल्ली", "बिल्ली"), ("a/../b", "a-b"), ("猫" * 99, "猫" * 26), ("x" * 300, "x" * 80)],
+    [
+        ("Kätzchen", "Kätzchen"),
+        ("小猫", "小猫"),
+        ("बिल्ली", "बिल्ली"),
+        ("a/../b", "a-b"),
+        ("猫" * 99, "猫" * 26),
+        ("x" * 300, "x" * 80),
+    ],
 )
 def test_classes_keep_the_letters_of_their_script(command, model_file, photo, tmp_path, name, kept):
     model = create_model(model_file)
