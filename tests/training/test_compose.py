@@ -64,7 +64,7 @@ def chosen_with(group, name, output, photos, imagenet):
     elif "Folder" in chosen.data.dataset._target_:
         chosen.data.root = str(photos)
     elif "CIFAR10" in chosen.data.dataset._target_:  # is tested below, it is not at hand
-        chosen.data.dataset, chosen.data.root = config().data.dataset, None
+        chosen.data.dataset, chosen.data.root = {"_target_": "photo_tree.DigitPhotos", "_partial_": True}, None
     return chosen
 
 

@@ -21,7 +21,7 @@ def test_errors_come_without_a_traceback_and_leave_nothing(tmp_path):
     assert "Traceback" not in done.stderr
     unknown = runs.command("trainer.max_epoch=3", folder=tmp_path)
     assert unknown.returncode == 1
-    assert "Could not override 'trainer.max_epoch'" in unknown.stderr
+    assert "there is no 'trainer.max_epoch' in the configuration, did you mean trainer.max_epochs?" in unknown.stderr
     assert "Traceback" not in unknown.stderr
     assert list(tmp_path.iterdir()) == []
 
