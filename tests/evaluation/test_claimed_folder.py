@@ -9,6 +9,7 @@ import pytest
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import OmegaConf
 
+import runs
 from bcos_vit.claim import HeldError, claim_folder
 from bcos_vit.evaluation import folder as folders
 from bcos_vit.evaluation.folder import FOLDER, claimed_folder, own_folder
@@ -195,3 +196,8 @@ def test_a_name_with_the_signs_of_an_interpolation_is_kept():
     with claimed_folder(chosen, "runs") as folder:
         assert str(folder) == chosen.output == "runs/${seed}"
         assert chosen.log == "runs/${seed}/log"
+
+
+@pytest.mark.parametrize("model", ["../runs/A/model.safetensors", "runs/A/checkpoints/best.ckpt"])
+def test_a_run_of_weights_and_biases_is_named_by_the_model_too(model):
+    assert runs.config("logger=wandb", f"model.name={model}").logger.name == "A seed 0"
