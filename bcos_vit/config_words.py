@@ -37,7 +37,7 @@ def readable(words: Sequence[str], *, program: str) -> list[str]:
         If Hydra would refuse a word, or take a path for something else, with the line to type in a shell.
     """
     several = any(word in ("-m", "--multirun") for word in words)
-    expanded = [_expanded(word) for word in words]
+    expanded = [_expanded(word, several) for word in words]
     wrong = [word for word in expanded if _is_misread(word, several)]
     if wrong:
         line = shlex.join(["python", program, *(_quoted(word) if word in wrong else word for word in expanded)])
@@ -48,11 +48,14 @@ def readable(words: Sequence[str], *, program: str) -> list[str]:
     return expanded
 
 
-def _expanded(word: str) -> str:
+def _expanded(word: str, several: bool) -> str:
+    """The word with its path, or in a multirun each of its paths, in full."""
     found = _WORD.fullmatch(word)
     if found is None or not found["value"].startswith("~"):
         return word
-    return _quoted(f"{found['key']}={os.path.expanduser(found['value'])}")
+    values = found["value"].split(",") if several else [found["value"]]
+    quoted = [_quoted(f"{found['key']}={os.path.expanduser(value)}").partition("=")[2] for value in values]
+    return f"{found['key']}={','.join(quoted)}"
 
 
 def _quoted(word: str) -> str:

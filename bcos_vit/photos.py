@@ -143,11 +143,17 @@ def _upright_rgb(image: Image.Image, name: str) -> Image.Image:
 
 
 def _rgb(image: Image.Image, name: str) -> Image.Image:
+    made = image.mode == "I" and getattr(image, "format", None) is None  # in memory, not read from a file
     if image.mode.startswith("I"):
         image = image.convert("I")  # 16 bits come in either byte order, and one of them has no extrema
         low, high = cast(tuple[float, float], image.getextrema())  # of the one channel
         if low < 0 or high > 65535:
             raise PhotoError(f"{name} holds whole numbers from {low} to {high}: give 8 or 16 bits, 0 to 65535")
+        if made and high <= 255:
+            raise PhotoError(
+                f"{name} holds whole numbers up to {high} in mode I, which has no white of its own: give 8 bits with "
+                '.convert("L"), or 16 bits in mode I;16'
+            )
         return image.point(lambda value: value * (255 / 65535) + 0.5).convert("L").convert("RGB")
     if image.mode == "F":
         low, high = cast(tuple[float, float], image.getextrema())

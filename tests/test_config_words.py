@@ -69,6 +69,8 @@ def test_home_is_expanded(monkeypatch):
     words = readable(["data.root=~/a b, c", "output=~", "+x=~nobody-at-all/y"], program="train.py")
     assert words == ['data.root="/home/of me/a b, c"', 'output="/home/of me"', '+x="~nobody-at-all/y"']
     assert runs.config(words[0], "data=folder").data.root == "/home/of me/a b, c"
+    several = readable(["-m", "model.name=~/a,~/b c"], program="train.py")
+    assert several == ["-m", 'model.name="/home/of me/a","/home/of me/b c"']
 
 
 def test_the_command_answers_in_a_sentence(tmp_path):

@@ -123,6 +123,7 @@ ARRAY = np.asarray(picture(8, 6))
         (Image.new("RGB", (2, 300)), PhotoError, "the image is 2 x 300 pixels: too narrow to show anything"),
         (Image.new("F", (3, 3), 0.5), PhotoError, "the image holds real numbers, from 0.5 to 0.5: give 8 or 16 bits"),
         (Image.new("I", (3, 3), 70000), PhotoError, "the image holds whole numbers from 70000 to 70000"),
+        (Image.new("L", (3, 3), 200).convert("I"), PhotoError, "whole numbers up to 200 in mode I, which has no white"),
         (b"\x89PNG", TypeError, "found bytes: open it with PIL.Image.open(io.BytesIO(data))"),
         (io.BytesIO(), TypeError, "found BytesIO: open it with PIL.Image.open(file)"),
         ([ARRAY], TypeError, "found list: give one photo at a time, as in torch.stack([model.transform(photo) for"),

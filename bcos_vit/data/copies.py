@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections import defaultdict
@@ -31,7 +32,7 @@ def note_copies(parts: Mapping[str, Any]) -> None:
             continue
         shared = sizes[one].keys() & sizes[other].keys()
         known = {_digest(path) for size in shared for path in sizes[one][size]}
-        copies = [path for size in shared for path in sizes[other][size] if _digest(path) in known]
+        copies = [path for size in shared for path in sizes[other][size] if _digest(path) in known - {None}]
         if copies:
             note_once(
                 f"{len(copies):,} of the {len(files[other]):,} photos of the {other} part are in the {one} part too, "
@@ -47,10 +48,15 @@ def _files(part: Any) -> list[str]:
 def _by_size(paths: list[str]) -> dict[int, list[str]]:
     found: dict[int, list[str]] = defaultdict(list)
     for path in paths:
-        found[os.stat(path).st_size].append(path)
+        with contextlib.suppress(OSError):  # what cannot be read is reported where it is asked for
+            found[os.stat(path).st_size].append(path)
     return found
 
 
-def _digest(path: str) -> bytes:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()
+def _digest(path: str) -> bytes | None:
+    """SHA-256 of a file; None for one that cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+    except OSError:
+        return None

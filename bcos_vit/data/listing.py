@@ -22,6 +22,7 @@ LEFTOVERS = (
 _LEFTOVER = re.compile("|".join(map(fnmatch.translate, LEFTOVERS)))
 HIDDEN = "hidden names and leftovers of systems"
 ELSEWHERE = "folders that count elsewhere"
+LINKED = "links to photos that count elsewhere"
 NO_PHOTO = "files that are no photos by their names"
 BESIDE = "files beside the class folders"
 NO_CLASS = "folders of no class"
@@ -59,6 +60,8 @@ class Listing:
         for folder in (*self._others, *(real, *real.parents)):
             self._owner[_identity(folder)] = None
         self._linked: set[Identity] = set()  # met through a link
+        self._real = real
+        self._photos: dict[Identity, str] = {}  # outside the part, met through links to them: the class they count for
         self._left_out: Counter[str] = Counter()
         self._examples: dict[str, str] = {}
 
@@ -116,10 +119,12 @@ class Listing:
                 if is_leftover(entry.name):
                     self._leave_out(HIDDEN, entry.path)
                 elif path is None:
-                    if os.path.splitext(entry.name)[1].lower() in suffixes():
-                        photos.append(entry.path)
-                    else:
+                    if os.path.splitext(entry.name)[1].lower() not in suffixes():
                         self._leave_out(NO_PHOTO, entry.path)
+                    elif entry.is_symlink() and self._counts_elsewhere(name, Path(entry.path)):
+                        self._leave_out(LINKED, entry.path)
+                    else:
+                        photos.append(entry.path)
                 elif entry.is_symlink():
                     links.append(path)
                 elif (identity := _identity(path)) in self._owner:
@@ -128,6 +133,25 @@ class Listing:
                     self._owner[identity] = name
                     folders.append(path)
         return links
+
+    def _counts_elsewhere(self, name: str, link: Path) -> bool:
+        """Whether a link leads to a photo that counts already: in its own class folder, or through another link."""
+        real = link.resolve()
+        if not real.is_file():
+            return False  # it is reported where it is read
+        inside = real.relative_to(self._real).parts if real.is_relative_to(self._real) else ()
+        if inside and not any(map(is_leftover, inside)):
+            return True
+        owner = self._photos.get(_identity(real))
+        if owner is None:
+            self._photos[_identity(real)] = name
+            return False
+        if owner != name:
+            raise ValueError(
+                f"{printable(str(link))} and a link in {owner!r} lead to one photo, which would be of two classes: "
+                "remove one of the links"
+            )
+        return True
 
     def _follow(self, name: str, link: Path) -> bool:
         identity = _identity(link)

@@ -11,6 +11,8 @@ from typing import Any
 
 import yaml
 
+from bcos_vit.paths import user_path
+
 
 def read_mapping(classes: Mapping[Any, Any] | str | None) -> dict[str, str | int]:
     """What ``data.classes`` says: a mapping, or the path of a JSON or YAML file that holds one.
@@ -23,7 +25,7 @@ def read_mapping(classes: Mapping[Any, Any] | str | None) -> dict[str, str | int
         items = [(str(key).lower() if isinstance(key, bool) else str(key), value) for key, value in classes.items()]
         where = "data.classes"
     elif isinstance(classes, str):
-        items, where = _read_file(Path(classes).expanduser()), classes
+        items, where = _read_file(user_path(classes)), classes
     else:
         raise ValueError(f"data.classes must be a mapping or the path of a file that holds one, found {classes!r}")
     for name, value in items:

@@ -80,11 +80,24 @@ def pair_classes(
     found |= {number: [meant[name]] for number, name in enumerate(data) if name in said}
     _reject_unpaired(data, model, found, said, range(len(data)) if needed is None else needed)
     numbers = tuple(found[number][0] if len(found[number]) == 1 else -1 for number in range(len(data)))
+    merged = _merged(data, numbers, model)
     near = [(a, model[n]) for a, n in zip(data, numbers, strict=True) if n >= 0 and a not in said and a != model[n]]
     if not near:
-        return Pairing(numbers)
+        return Pairing(numbers, merged)
     such = f"{len(near):,}, such as {near[0][0]!r} with {near[0][1]!r}"
-    return Pairing(numbers, (f"classes paired by WordNet id or by a name in another spelling: {such}",))
+    return Pairing(numbers, (f"classes paired by WordNet id or by a name in another spelling: {such}", *merged))
+
+
+def _merged(data: Sequence[str], numbers: Sequence[int], model: Sequence[str]) -> tuple[str, ...]:
+    """A note for every class of the model that several of the data count as, since data.classes says so."""
+    times = Counter(number for number in numbers if number >= 0)
+    alike = {
+        n: [name for name, number in zip(data, numbers, strict=True) if number == n] for n in times if times[n] > 1
+    }
+    return tuple(
+        f"{shortened(names)} all count as the model's class {repr(model[n]) if model else n}"
+        for n, names in alike.items()
+    )
 
 
 def _pair_nameless(data: Sequence[str], count: int, said: Said) -> Pairing:
@@ -92,7 +105,8 @@ def _pair_nameless(data: Sequence[str], count: int, said: Said) -> Pairing:
         if unsaid := [name for name in data if name not in said]:
             raise PairingError(f"the model has no class names, and data.classes does not speak of {shortened(unsaid)}")
         meant = _meant(said, (), count)
-        return Pairing(tuple(meant[name] for name in data))
+        numbers = tuple(meant[name] for name in data)
+        return Pairing(numbers, _merged(data, numbers, ()))
     if len(data) != count:
         raise PairingError(
             f"the data has {len(data)} classes, but the model {count} logits and no class names: say which is which "

@@ -20,6 +20,8 @@ from omegaconf import DictConfig
 from bcos_vit.claim import LOCK, HeldError, claim_folder
 from bcos_vit.paths import name_of_model, user_path
 
+WEIGHTS = "model.safetensors"
+"""What a run keeps above all, in its folder."""
 FOLDER = "BCOS_VIT_RUN_FOLDER"
 """The variable that tells the processes that Lightning starts for a run which folder the first one has claimed."""
 
@@ -87,7 +89,7 @@ def own_folder(folder: Path, trainer: Trainer) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        if trainer.global_step == 0 and was_empty:
+        if trainer.global_step == 0 and was_empty and not (folder / WEIGHTS).exists():
             for path in _content(folder):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
         raise
@@ -118,8 +120,12 @@ def _enter_given(stack: ExitStack, folder: Path, resume: str | None) -> None:
     """Claim a folder, made if it is not there, that is empty or that of the run that is gone on with."""
     _enter(stack, folder, new=False)
     occupied = _content(folder)
-    if occupied and not (resume and user_path(resume).resolve().is_relative_to(folder.resolve())):
-        raise FileExistsError(f"output folder {folder} already holds {occupied[0].name}: give an empty or a new one")
+    own = resume is not None and user_path(resume).resolve().parent == (folder / "checkpoints").resolve()
+    if occupied and not own:
+        raise FileExistsError(
+            f"output folder {folder} already holds {occupied[0].name}: give an empty or a new one; a run's own folder "
+            "is gone on with by resume=FOLDER/checkpoints/last.ckpt"
+        )
 
 
 def _content(folder: Path) -> list[Path]:

@@ -57,13 +57,22 @@ def build_trainer(config: DictConfig, *, callbacks: Sequence[Callback], loggers:
 def given_callbacks(config: DictConfig) -> list[Callback]:
     """The callbacks that a configuration asks for: the group ``callbacks``, and ``trainer.callbacks``.
 
-    Raises ``TypeError`` for a member that is no Lightning callback, with what it is.
+    Raises ``TypeError`` for a member that is no Lightning callback, with what it is, and ``ValueError`` for two whose
+    states a checkpoint could not tell apart.
     """
     found: list[Callback] = []
     for where, node in (("callbacks", config.get("callbacks")), ("trainer.callbacks", config.trainer.get("callbacks"))):
         for callback in _members(node):
             if not isinstance(callback, Callback):
                 raise TypeError(f"{where} holds {_described(callback)}, where a lightning.Callback is expected")
+            if (
+                callback.state_key in {other.state_key for other in found}
+                and type(callback).state_dict is not Callback.state_dict
+            ):
+                raise ValueError(
+                    f"{where} holds a {type(callback).__name__} like one that is there already, and Lightning cannot "
+                    "tell their states apart in a checkpoint: give one of them, or another monitor"
+                )
             found.append(callback)
     return found
 

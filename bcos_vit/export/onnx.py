@@ -161,11 +161,12 @@ def _export(
             found.require_exact(f"{path} was not written, since it differs from PyTorch on {kind} images")
         found.require_nan(f"{path} was not written: on {kind} images")
     beside = certificate_of(path)
+    before = beside.read_bytes() if beside.is_file() else None
     certificate.write(beside, replace=replace)
     try:
         write_whole(path, content, replace=replace)
     except OSError:
-        beside.unlink()
+        beside.unlink() if before is None else write_whole(beside, before)
         raise
     return certificate
 

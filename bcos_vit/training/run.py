@@ -18,7 +18,7 @@ from bcos_vit.atomic import write_whole
 from bcos_vit.config import build, plain
 from bcos_vit.data import DataModule
 from bcos_vit.evaluation import Report, evaluate
-from bcos_vit.evaluation.folder import as_value, claimed_folder, own_folder
+from bcos_vit.evaluation.folder import WEIGHTS, as_value, claimed_folder, own_folder
 from bcos_vit.evaluation.report import as_json
 from bcos_vit.evaluation.setting import model_and_data, seed_and_threads
 from bcos_vit.evaluation.side_effects import side_effect
@@ -36,8 +36,6 @@ from bcos_vit.training.ending import saying_what_is_kept
 from bcos_vit.training.resume import check_resumable, put_aside
 from bcos_vit.training.speed import speed_up
 from bcos_vit.training.wrong_use import check_config
-
-WEIGHTS = "model.safetensors"
 
 
 def train(config: DictConfig, *, command: str | None = None) -> Report | None:

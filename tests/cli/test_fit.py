@@ -1,5 +1,6 @@
 """``bcos-vit explain --fit``: all of a photo or its centre, and a note where much of it is cut away."""
 
+import pytest
 from PIL import Image
 
 from bcos_vit import Explanation, create_model, explain, save_model
@@ -42,6 +43,7 @@ def test_whole_and_pad_explain_what_transform_makes(command, model_file, tmp_pat
     assert Explanation.load(tmp_path / "whole" / "wide.1-wolf.safetensors").images.shape == (3, 48, 352)
 
 
+@pytest.mark.slow
 def test_photos_of_different_shapes_keep_their_order(command, model_file, tmp_path):
     sizes = {"a": (80, 60), "b": (60, 90), "c": (80, 60)}
     for seed, (name, size) in enumerate(sizes.items()):

@@ -61,6 +61,7 @@ def require_all_accounted_for(said: Said, paths, refused, out):
     assert len(written) == len(paths) - len(refused)
 
 
+@pytest.mark.slow
 def test_a_mixed_folder_is_explained_as_far_as_it_goes(command, guarded, started, corpus, tmp_path):
     guarded(500)
     paths, refused = corpus

@@ -208,3 +208,8 @@ def test_a_part_in_the_place_of_another_is_no_copy(root, capfd):
     )
     data.check_parts(ALL)
     assert capfd.readouterr().err == ""
+
+
+def test_a_broken_link_is_no_copy_and_does_not_end_the_check(root):
+    (root / "test/cat/9.png").symlink_to("nowhere.png")
+    module(root, "skip").check_parts(ALL)

@@ -222,3 +222,23 @@ def test_photos_come_in_the_order_of_folders_then_names(root):
     for name in ("b/1.png", "a/2.png", "a/1.png", "10.png"):
         photo((root / "train" / "cat" / name).parent, Path(name).name)
     assert found_in(root)["cat"] == [f"cat/{n}.png" for n in ("0", "1", "10", "a/1", "a/2", "b/1")]
+
+
+# --- links to single photos ---
+
+
+def test_a_link_to_a_photo_of_the_part_counts_where_the_photo_lies(root, capfd):
+    (root / "train/dog/1.png").symlink_to("../cat/1.png")  # of another class
+    (root / "train/cat/again.png").symlink_to("0.png")  # of its own
+    assert found_in(root) == CLEAN
+    assert "links to photos that count elsewhere (2, such as cat/again.png)" in capfd.readouterr().err
+
+
+def test_links_to_photos_outside_count_once(root, tmp_path):
+    photo(tmp_path / "pool", "a.png")
+    for name in ("a.png", "b.png"):
+        (root / "train/dog" / name).symlink_to(tmp_path / "pool/a.png")
+    assert found_in(root)["dog"] == ["dog/0.png", "dog/a.png", *DOGS[1:]]
+    (root / "train/cat/a.png").symlink_to(tmp_path / "pool/a.png")
+    with pytest.raises(ValueError, match="and a link in 'cat' lead to one photo, which would be of two classes"):
+        found_in(root)

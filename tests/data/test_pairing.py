@@ -214,3 +214,11 @@ def test_a_missing_file_and_other_kinds(tmp_path):
         DataModule(Digits, batch_size=1, classes=str(tmp_path / "none.yaml"))
     with pytest.raises(ValueError, match=r"data\.classes must be a mapping or the path of a file .*, found \['cat'\]"):
         DataModule(Digits, batch_size=1, classes=["cat"])
+
+
+@pytest.mark.parametrize("model", [["cat", "dog"], None])
+def test_several_classes_that_are_said_to_be_one_are_noted(model):
+    data, said = ["cat", "katze"], {"cat": "0", "katze": 0} if model is None else {"katze": "cat"}
+    found = pair_classes(data, model, 2, said=said)
+    assert found.numbers == (0, 0)
+    assert found.notes == (f"'cat', 'katze' all count as the model's class {0 if model is None else repr('cat')}",)

@@ -201,3 +201,15 @@ def test_a_name_with_the_signs_of_an_interpolation_is_kept():
 @pytest.mark.parametrize("model", ["../runs/A/model.safetensors", "runs/A/checkpoints/best.ckpt"])
 def test_a_run_of_weights_and_biases_is_named_by_the_model_too(model):
     assert runs.config("logger=wandb", f"model.name={model}").logger.name == "A seed 0"
+
+
+@pytest.mark.parametrize("output", [".", "out/checkpoints", "elsewhere"])
+def test_only_a_runs_own_folder_is_gone_on_in(tmp_path, output):
+    for place in ("out/checkpoints/last.ckpt", "elsewhere/deep/last.ckpt", "notes.txt"):
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / place).touch()
+    before = sorted(tmp_path.rglob("*"))
+    resume = "elsewhere/deep/last.ckpt" if output == "elsewhere" else "out/checkpoints/last.ckpt"
+    with pytest.raises(FileExistsError, match=r"is gone on with by resume=FOLDER/checkpoints/last\.ckpt"):
+        claimed_folder(config(output), "runs", resume=resume).__enter__()
+    assert sorted(tmp_path.rglob("*")) == before

@@ -60,6 +60,7 @@ def compare(one, two, images):
         assert two[group] == pytest.approx(one[group], rel=0, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_two_processes_report_what_one_does(tmp_path):
     write_scans(tmp_path, 37)
     (one, two), printed = reports(tmp_path, "data.batch_size=1", "data.num_workers=0")

@@ -16,7 +16,7 @@ import bcos_vit
 from bcos_vit.models.vit import ViT
 from toys import images_for, toy
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")]
 FORK = multiprocessing.get_context("fork")
 VERBS: dict[str, Callable[[ViT, Tensor], Any]] = {
     "explain": lambda model, images: bcos_vit.explain(model, images).check().contributions,

@@ -79,6 +79,7 @@ def test_a_gallery_that_cannot_be_drawn_ends_neither_training_nor_evaluation(tmp
     assert capsys.readouterr().out.count("gallery: none, a warning above says why") == 2
 
 
+@pytest.mark.slow
 def test_class_names_that_cannot_be_drawn_end_no_run(tmp_path, monkeypatch):
     names = ("K\udce4tzchen", "a\x00b", "\ud83d", "\x1b[31m", "$x^", "line\nbreak", "", "\u202e", "{", "\\")
     monkeypatch.setattr(Digits, "class_names", names)
@@ -89,6 +90,7 @@ def test_class_names_that_cannot_be_drawn_end_no_run(tmp_path, monkeypatch):
     ended(tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_a_ledger_that_does_not_close_stays_an_alarm(tmp_path):
     with pytest.warns(UserWarning, match="^alarm after epoch 1: "):
         runs.train(*ONE, f"output={tmp_path / 'run'}", "+explanations.tolerance=0", "explanations.images=40")

@@ -103,12 +103,14 @@ def test_a_run_keeps_its_log(tmp_path, word):
         runs.train(f"output={tmp_path / 'run'}", f"+trainer.logger={word}")
 
 
+@pytest.mark.slow
 def test_a_second_logger_writes_besides_the_first(tmp_path):
     runs.train(f"output={tmp_path / 'run'}", *QUIET, "+logger@trainer.logger=tensorboard")
     written = {p.name.split(".")[0] for p in (tmp_path / "run/log").iterdir()}
     assert {"metrics", "events"} <= written
 
 
+@pytest.mark.slow
 def test_words_of_the_trainer_are_taken(tmp_path):
     runs.train(f"output={tmp_path / 'run'}", *QUIET, "trainer.max_epochs=1", "+trainer.profiler=simple")
     assert runs.checkpoint(tmp_path / "run")["epoch"] == 0
