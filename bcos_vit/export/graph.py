@@ -58,8 +58,12 @@ class Explaining(nn.Module):
         linear_map = collapse(self.model, images, check_values=False)
         with torch.no_grad():
             logits = linear_map.logits
-            known = None if target is None else (target >= 0) & (target < logits.shape[1])
-            chosen = resolve(None, logits) if target is None else single(torch.where(known, target, 0), logits)
+            if target is None:
+                known = None
+                chosen = resolve(None, logits)
+            else:
+                known = (target >= 0) & (target < logits.shape[1])
+                chosen = single(torch.where(known, target, 0), logits)
             row = linear_map.row_of(chosen.coefficients, keep_graph=False)
             e = explain_row(linear_map, images, chosen, row, None)
             none = torch.zeros_like(e.image)
