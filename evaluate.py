@@ -3,10 +3,12 @@
 Every choice is a word of ``configs/``; ``python evaluate.py --help`` lists them, ``--cfg job`` shows the result.
 """
 
+from pathlib import Path
+
 import hydra
 from omegaconf import DictConfig
 
-from bcos_vit.config import sentences
+from bcos_vit.config import run_command, sentences
 
 
 @hydra.main(version_base="1.3", config_path="configs", config_name="evaluate")
@@ -20,4 +22,4 @@ def main(config: DictConfig) -> dict[str, dict[str, float]]:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main, Path(__file__).parent / "configs", "evaluate")

@@ -4,17 +4,18 @@ Every choice is a word of ``configs/``; ``python train.py --help`` lists them, `
 """
 
 import shlex
+from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from bcos_vit.config import sentences
+from bcos_vit.config import run_command, sentences
 
 
 @hydra.main(version_base="1.3", config_path="configs", config_name="train")
 def main(config: DictConfig) -> float:
-    """Train, and return the accuracy on the test part."""
+    """Train, and return the accuracy on the test part, or on the validation part where the data has none."""
     with sentences(config.traceback):
         from bcos_vit.training.run import train  # here, so that --help is quick
 
@@ -24,4 +25,4 @@ def main(config: DictConfig) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main, Path(__file__).parent / "configs", "train")

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import secrets
 from pathlib import Path
 
+REMEDY = "remove it, or give another name"
+"""For what is in the way."""
 
-def write_whole(path: str | os.PathLike[str], content: bytes | str) -> None:
+
+def write_whole(path: str | os.PathLike[str], content: bytes | str, *, replace: bool = True) -> None:
     """Make ``path`` a file of ``content`` (text in UTF-8); what was there before stays until then.
 
     On Linux the content goes to a file without a name (``O_TMPFILE``), which vanishes with a killed process.
     Elsewhere it goes to a hidden file in the same folder, which an exception removes.
 
+    Parameters
+    ----------
+    replace
+        False: leave alone what is there.
+
     Raises
     ------
+    FileExistsError
+        If something is there that is not to be replaced.
     OSError
         In a sentence, if it cannot be written: nothing is left behind.
     """
@@ -33,14 +42,21 @@ def write_whole(path: str | os.PathLike[str], content: bytes | str) -> None:
             with os.fdopen(descriptor, "wb", closefd=False) as file:
                 file.write(data)
             if nameless:
-                with contextlib.suppress(FileExistsError):
+                try:
                     _give_name(descriptor, path)
                     return
+                except FileExistsError:
+                    if not replace:
+                        raise
                 _give_name(descriptor, hidden)
+            if not replace:
+                _require_new(hidden, path)
             os.replace(hidden, path)
         finally:
             os.close(descriptor)
             hidden.unlink(missing_ok=True)
+    except FileExistsError:
+        raise FileExistsError(f"{path} exists: {REMEDY}") from None
     except OSError as error:
         reason = error.strerror or error
         raise type(error)(f"cannot write {path}: {reason}; give a path in a folder that can be written") from error
@@ -61,3 +77,12 @@ def _open_nameless(folder: Path) -> int | None:
 def _give_name(descriptor: int, path: Path) -> None:
     # With a folder's descriptor given, Python asks for the link to be followed; an absolute path makes no use of it.
     os.link(f"/proc/self/fd/{descriptor}", path, src_dir_fd=descriptor)
+
+
+def _require_new(hidden: Path, path: Path) -> None:
+    """Raise ``FileExistsError`` if ``path`` is taken; else take it, on systems with hard links, for ``hidden``."""
+    try:
+        os.link(hidden, path)
+    except OSError:
+        if os.path.lexists(path):
+            raise FileExistsError from None

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from pathlib import Path
 from typing import cast
 
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+
+from bcos_vit.paths import user_path
 
 FORMATS = ("AVIF", "BMP", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP")
 """What is read. Formats that are programs or need other programs, such as EPS, are not."""
 LONGEST = 100
 """The longer side may be so many times the shorter one: a line resized to a picture would fill the memory."""
+
+
+PHONES = (".heic", ".heif")
+"""Suffixes of photos as some phones keep them, which Pillow does not read."""
 
 
 class PhotoError(ValueError):
@@ -34,6 +40,12 @@ def read_photo(path: str | os.PathLike[str]) -> Image.Image:
     The orientation in EXIF is applied, transparency is laid over white, 16-bit grey is scaled to 8 bits, and of an
     animation or a stack of pages the first is taken (``frames`` in ``info`` says how many there were).
 
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     Image.new("L", (5, 4), 128).save(f"{folder}/grey.png")
+    ...     read_photo(f"{folder}/grey.png").mode
+    'RGB'
+
     Parameters
     ----------
     path
@@ -50,7 +62,9 @@ def read_photo(path: str | os.PathLike[str]) -> Image.Image:
         In a sentence that names the file: it is missing, no regular file, unreadable, empty, no image, damaged, of
         more than 178,956,970 pixels (Pillow's limit), or longer than 100 times its shorter side.
     """
-    path = Path(path).expanduser()
+    if re.match(r"[a-z][a-z0-9+.-]*://", os.fspath(path)):
+        raise PhotoError(f"{path} is an address: download the photo, and give the path of the file")
+    path = user_path(path)
     with _said_of(str(path)):
         if path.is_dir():
             raise PhotoError(f"{path} is a folder: give the images in it")
@@ -60,15 +74,13 @@ def read_photo(path: str | os.PathLike[str]) -> Image.Image:
             raise PhotoError(f"{path} is no regular file")
         if path.stat().st_size == 0:
             raise PhotoError(f"{path} is empty")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a large photo, or of a tag that makes no sense
-            Image.init()
-            with Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN]) as image:
-                frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # MPO: a photo and its preview
-                photo = _upright_rgb(image, str(path))
-                photo = photo.copy() if photo is image else photo  # which no longer hangs on the file
-                photo.info = {"frames": frames}
-                return photo
+        Image.init()
+        with Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN]) as image:
+            frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # MPO: a photo and its preview
+            photo = _upright_rgb(image, str(path))
+            photo = photo.copy() if photo is image else photo  # which no longer hangs on the file
+            photo.info = {"frames": frames}
+            return photo
 
 
 def as_photo(image: Image.Image) -> Image.Image:
@@ -99,11 +111,14 @@ def as_photo(image: Image.Image) -> Image.Image:
 def _said_of(name: str) -> Iterator[None]:
     """Whatever goes wrong while ``name`` is read becomes a :class:`PhotoError` in a sentence that names it."""
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a large photo, or of a tag that makes no sense
+            yield
     except PhotoError:
         raise
     except UnidentifiedImageError:
-        raise PhotoError(f"{name} is no image that can be read: the formats are {', '.join(FORMATS)}") from None
+        remedy = "; save it as JPEG" if name.lower().endswith(PHONES) else ""
+        raise PhotoError(f"{name} is no image that can be read: the formats are {', '.join(FORMATS)}{remedy}") from None
     except Image.DecompressionBombError:
         raise PhotoError(
             f"{name} says it has more pixels than the {2 * (Image.MAX_IMAGE_PIXELS or 0):,} allowed"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -28,9 +27,8 @@ LONG = 1.6
 """A photo whose longer side is more than so many times the shorter one loses much when it is cropped to a square."""
 
 
-@dataclass(frozen=True)
 class Preprocessing:
-    """A photo -> (3, H, W) RGB in [0, 1], float32: what ``model.transform`` is.
+    """A photo -> (3, H, W) RGB in [0, 1], float32: what ``model.transform`` is. No dataclass: Hydra would merge it.
 
     >>> from PIL import Image
     >>> transform = Preprocessing(image_size=224, patch_size=16)
@@ -46,8 +44,18 @@ class Preprocessing:
         Side of the model's patches in pixels; None for a model that takes images of ``image_size`` only.
     """
 
-    image_size: int
-    patch_size: int | None = None
+    def __init__(self, image_size: int, patch_size: int | None = None) -> None:
+        self.image_size = image_size
+        self.patch_size = patch_size
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Preprocessing) and vars(self) == vars(other)
+
+    def __hash__(self) -> int:
+        return hash((self.image_size, self.patch_size))
+
+    def __repr__(self) -> str:
+        return f"Preprocessing(image_size={self.image_size}, patch_size={self.patch_size})"
 
     def __call__(self, photo: Photo, fit: Fit = "crop") -> Tensor:
         """Make the image that the model is meant for, and leave ``photo`` as it is.

@@ -15,3 +15,11 @@ def pytest_configure() -> None:
 @pytest.fixture(autouse=True)
 def _one_seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def no_compiled_code():
+    """Compiled code is kept by what was compiled, not by model: that of another test would be used again."""
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()

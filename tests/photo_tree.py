@@ -3,6 +3,9 @@
 from pathlib import Path
 
 from PIL import Image
+from torchvision.transforms.v2.functional import to_pil_image
+
+from bcos_vit.data import Digits
 
 
 def tree(folder: Path, photos: dict[str, int]) -> Path:
@@ -17,3 +20,11 @@ def tree(folder: Path, photos: dict[str, int]) -> Path:
         for image in range(images):
             Image.new("L", (9, 7), 40 * number + image).save(root / name / f"{image}.png")
     return root
+
+
+class DigitPhotos(Digits):
+    """The digits as pictures, as data sets of photos have them."""
+
+    def __getitem__(self, index):
+        photo = to_pil_image(self.images[index])
+        return photo if self.transform is None else self.transform(photo), self.labels[index]

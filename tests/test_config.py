@@ -2,6 +2,8 @@
 
 import datetime
 import gc
+import os
+import signal
 
 import hydra.errors
 import lightning
@@ -138,6 +140,26 @@ def test_a_process_that_another_one_has_left_says_so():
     assert said(error) == "error: another process of this run has ended, its own message says why"
     with pytest.raises(RuntimeError, match="by peer"), sentences(True):
         raise error
+
+
+class Killed(Dataset):
+    """Whoever loads an item is ended by the system, as where memory runs out."""
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_killed_process_that_loads_data_is_named():
+    loader = iter(DataLoader(Killed(), num_workers=1))
+    with pytest.raises(SystemExit) as end, sentences(False):
+        next(loader)
+    assert "a process that loads images was ended from outside" in end.value.code
+    assert "data.num_workers=" in end.value.code
+    del end
+    gc.collect()
 
 
 def test_nothing_is_said_where_nothing_is_wrong(capsys):

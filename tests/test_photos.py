@@ -202,3 +202,16 @@ def test_the_file_is_closed_and_may_be_replaced(tmp_path):
     photo = read_photo(tmp_path / "a.png")
     (tmp_path / "a.png").write_bytes(b"")
     assert np.array_equal(np.asarray(photo), np.asarray(picture(8, 8)))
+
+
+@pytest.mark.parametrize("address", ["https://example.org/cat.jpg", "s3://bucket/cat.jpg"])
+def test_an_address_is_no_path(address):
+    with pytest.raises(PhotoError, match=f"^{address} is an address: download the photo"):
+        read_photo(address)
+
+
+def test_photos_of_phones_are_to_be_saved_as_jpeg(tmp_path):
+    path = tmp_path / "IMG_1.HEIC"
+    path.write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100))
+    with pytest.raises(PhotoError, match=r"is no image that can be read: .*; save it as JPEG$"):
+        read_photo(path)

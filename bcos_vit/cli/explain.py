@@ -7,22 +7,28 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import groupby, islice
+from dataclasses import dataclass, field
+from itertools import count, groupby, islice
 from pathlib import Path
+from unicodedata import normalize
 
 import torch
 from torch import Tensor
 
+from bcos_vit.atomic import write_whole
+from bcos_vit.claim import claim_folder
 from bcos_vit.cli.choice import TRAINED, chosen_model
 from bcos_vit.cli.targets import WordedTarget, parse_targets
 from bcos_vit.explanation import Explanation, LedgerError, collapse, explain
-from bcos_vit.explanation.plot import require_matplotlib, singles, target_name, write_png
+from bcos_vit.explanation.plot import png, require_matplotlib, singles, target_name
 from bcos_vit.models import ViT
+from bcos_vit.paths import in_a_name, user_path
 from bcos_vit.photos import PhotoError, read_photo
 from bcos_vit.preprocessing import LONG, Fit
 
 LONGEST = 80  # characters of a path that are shown; bytes of a word that names a file, of which systems allow 255
+
+WAIT = 30.0  # seconds for other calls that write to the same folder
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,8 @@ class Photo:
     """What its results are called, in this call only its."""
     pixels: Tensor
     """(3, H, W) in [0, 1]."""
+    written: dict[str, Path] = field(default_factory=dict)
+    """Its pictures so far, by target: two words of ``--targets`` may mean the same."""
 
 
 def run(given: argparse.Namespace) -> int:
@@ -75,11 +83,13 @@ def _model(given: argparse.Namespace) -> tuple[ViT, dict[str, str]]:
 
 
 def _folder(path: str) -> Path:
-    out = Path(path)
+    out = user_path(path)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise type(error)(f"cannot make the folder {out}: {error.strerror}; give another --out") from error
+    with claim_folder(out, wait=WAIT):  # raises, once, what would fail for every photo
+        pass
     return out
 
 
@@ -109,12 +119,13 @@ def _explain(
 ) -> None:
     for photo, explanation in _explained(model, batch, target):
         for single in singles(explanation):
-            path = out / f"{photo.stem}.{_slug(single, model)}.png"
+            slug = _slug(single, model)
             try:
-                _write(single.check(), model, photo, about, path)
+                path = photo.written.get(slug) or _write(single.check(), model, photo, about, out)
             except (LedgerError, OSError) as error:
                 _fail(f"{photo.name}: {error}", photo.number, failed)
             else:
+                photo.written[slug] = path
                 _say(f"{photo.name}: {_in_words(single, model)}, {about['weights']}: {_printable(str(path))}")
 
 
@@ -127,11 +138,30 @@ def _explained(model: ViT, batch: list[Photo], target: WordedTarget) -> Iterator
         yield from ((photo, explanation[place]) for place, photo in enumerate(alike))
 
 
-def _write(e: Explanation, model: ViT, photo: Photo, about: dict[str, str], path: Path) -> None:
+def _write(e: Explanation, model: ViT, photo: Photo, about: dict[str, str], out: Path) -> Path:
+    """Write both results under the first name that neither has been taken of, and return the picture's path."""
     title = f"{photo.name[-LONGEST:]}: {about['model'][-LONGEST:]}"
     title += "" if about["weights"] == TRAINED else f", {about['weights']}"
-    e.save(path.with_suffix(".safetensors"), about=about | {"photo": photo.name})
-    write_png(e.plot(class_names=model.class_names, title=title), path)
+    picture = png(e.plot(class_names=model.class_names, title=title))
+    with claim_folder(out, wait=WAIT):
+        path = _free(out, photo.stem, f".{_slug(e, model)}.png")
+        numbers = path.with_suffix(".safetensors")
+        e.save(numbers, about=about | {"photo": photo.name})
+        try:
+            write_whole(path, picture)
+        except BaseException:
+            numbers.unlink()
+            raise
+    return path
+
+
+def _free(out: Path, stem: str, rest: str) -> Path:
+    names = (f"{stem}{rest}" if number == 1 else f"{stem}-{number}{rest}" for number in count(1))
+    return next(
+        path
+        for path in map(out.joinpath, names)
+        if not any(map(os.path.lexists, (path, path.with_suffix(".safetensors"))))
+    )
 
 
 def _in_words(e: Explanation, model: ViT) -> str:
@@ -144,14 +174,15 @@ def _slug(e: Explanation, model: ViT) -> str:
     if e.against is not None:
         return f"{int(e.target)}-vs-{int(e.against)}"
     number, name = str(int(e.target)), target_name(e, model.class_names)
-    return number if name == number else f"{number}-{re.sub('[^A-Za-z0-9]+', '-', name)[:LONGEST]}"
+    return number if name == number else f"{number}-{in_a_name(name, most=LONGEST)}"
 
 
 def _stems(paths: Sequence[str]) -> list[str]:
     """A name for the results of every path, unlike all others: ``cat``, ``cat-2``, ..."""
     stems: dict[str, str] = {}  # by what a file system that does not tell capitals apart makes of them
     for path in paths:
-        stem = re.sub(r"[\x00-\x1f\ud800-\udfff]", "_", Path(path).stem).lstrip(".")  # a dot would hide the results
+        stem = re.sub(r"[\x00-\x1f\ud800-\udfff]", "_", normalize("NFC", Path(path).stem))
+        stem = stem.lstrip(".")  # a dot would hide the results
         stem = stem.encode()[:LONGEST].decode(errors="ignore") or "photo"
         number, unlike = 1, stem
         while unlike.casefold() in stems:

@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import warnings
 from pathlib import Path
 
 import torch
 
+from bcos_vit.atomic import REMEDY
+from bcos_vit.claim import claim_file
 from bcos_vit.cli.choice import TRAINED, chosen_model
 from bcos_vit.export import to_onnx
-from bcos_vit.export.onnx import certificate_of
+from bcos_vit.export.onnx import certificate_of, onnx_path
 
 
 def run(given: argparse.Namespace) -> int:
     """Export the model of ``given`` to ``given.out``, and print the certificate."""
-    out = Path(given.out)
-    for path in (out, certificate_of(out)):
-        if path.exists():
-            raise FileExistsError(f"{path} exists: remove it, or give another name")
+    out = onnx_path(given.out)
+    with claim_file(out):
+        for path in (out, certificate_of(out)):
+            if os.path.lexists(path):
+                raise FileExistsError(f"{path} exists: {REMEDY}")
+        return _export(given, out)
+
+
+def _export(given: argparse.Namespace, out: Path) -> int:
     model, weights = chosen_model(given)
     images = None
     if given.images:
@@ -36,7 +44,13 @@ def run(given: argparse.Namespace) -> int:
         warnings.simplefilter("ignore")  # of the tracer about itself: what counts is compared
         try:
             certificate = to_onnx(
-                model, out, targets=given.targets, weights=given.weights, precision=given.precision, images=images
+                model,
+                out,
+                targets=given.targets,
+                weights=given.weights,
+                precision=given.precision,
+                images=images,
+                replace=False,
             )
         except ArithmeticError as error:  # it is not exact, and so was not written
             print(f"bcos-vit export: {error}", file=sys.stderr)

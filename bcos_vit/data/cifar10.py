@@ -11,6 +11,8 @@ from sklearn.model_selection import train_test_split
 from torch.utils.data import Dataset
 from torchvision import datasets
 
+from bcos_vit.paths import user_path
+
 VALIDATION = 5000
 
 
@@ -46,7 +48,7 @@ class CIFAR10(Dataset[tuple[Any, int]]):
     ) -> None:
         if split not in ("train", "val", "test"):
             raise ValueError(f"split must be train, val or test, found {split!r}")
-        self.photos = _open(root, split != "test", download)
+        self.photos = _open(str(user_path(root)), split != "test", download)
         self.class_names = tuple(self.photos.classes)
         self.transform = transform
         indices = range(len(self.photos))
@@ -54,6 +56,7 @@ class CIFAR10(Dataset[tuple[Any, int]]):
             train, val = train_test_split(indices, test_size=VALIDATION, stratify=self.photos.targets, random_state=0)
             indices = train if split == "train" else val
         self.indices: list[int] = list(indices)
+        self.targets = [self.photos.targets[index] for index in self.indices]
 
     def __len__(self) -> int:
         return len(self.indices)

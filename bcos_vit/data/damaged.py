@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from bcos_vit.data.names import printable
 from bcos_vit.photos import PhotoError
 
 
@@ -71,5 +72,5 @@ class Readable(Dataset[Any]):
         try:
             self[index]
         except PhotoError as error:
-            return str(error)
+            return printable(str(error))
         return f"image {index} could not be read, but now it can"

@@ -14,6 +14,8 @@ from torchvision.datasets import imagenet as archives
 from torchvision.models import ResNet50_Weights
 
 from bcos_vit.data.folder import Folder
+from bcos_vit.data.listing import Listing
+from bcos_vit.paths import user_path
 
 PARTS = {"train": "train", "val": "val", "test": "val"}
 _ARCHIVES = {"train": archives.parse_train_archive, "val": archives.parse_val_archive}
@@ -70,20 +72,23 @@ class ImageNet(Folder):
     ) -> None:
         folders = PARTS | dict(parts or {})
         if split in PARTS and root:
-            _require(Path(root) / folders[split], unpack)
+            _require(user_path(root) / folders[split], unpack)
         super().__init__(split, transform, root=root, parts=folders)
         self.class_names = tuple(imagenet_classes().values())
 
-    def find_classes(self, directory: str | Path) -> tuple[list[str], dict[str, int]]:
-        """The 1,000 WordNet ids, each of which must have its folder in ``directory``."""
-        wnids = list(imagenet_classes())
-        missing = [wnid for wnid in wnids if not (Path(directory) / wnid).is_dir()]
-        if missing:
+    def _class_folders(self, listing: Listing) -> dict[str, Path]:
+        """The folders of the 1,000 WordNet ids, each of which must be there."""
+        wnids = imagenet_classes()
+        found = listing.class_folders(only=wnids)
+        if missing := [wnid for wnid in wnids if wnid not in found]:
             raise ValueError(
-                f"{directory} lacks {len(missing):,} of ImageNet's {len(wnids):,} class folders, such as "
+                f"{self.part} lacks {len(missing):,} of ImageNet's {len(wnids):,} class folders, such as "
                 f"{missing[0]}: unpack them all, or take a subset of the classes as data=folder"
             )
-        return wnids, {wnid: number for number, wnid in enumerate(wnids)}
+        return found
+
+    def _all_classes(self, own: Mapping[str, Path]) -> list[str]:
+        return list(imagenet_classes())
 
 
 def _require(part: Path, unpack: bool) -> None:

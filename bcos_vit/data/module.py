@@ -5,42 +5,27 @@ from __future__ import annotations
 import functools
 import os
 import tempfile
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol, cast
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
 
 import torch
 from lightning import LightningDataModule
 from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
+from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset, default_collate
 
 from bcos_vit.checks import check_values
+from bcos_vit.data.copies import note_copies
 from bcos_vit.data.damaged import Readable
+from bcos_vit.data.mapping import read_mapping
+from bcos_vit.data.names import shortened
+from bcos_vit.data.pairing import Pairing, pair_classes
+from bcos_vit.data.parts import Part, Parts, Transform, check_part, evenly, labels_of
 
 LONGEST_PLACE = 75
 """107 bytes of a socket's name, but those of ``/pymp-xxxxxxxx/listener-xxxxxxxx``; beyond, loading hangs in silence."""
-Transform = Callable[[Any], Tensor]
 Mix = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-
-
-class Part(Protocol):
-    """One part of a data set; its items are ((3, H, W) in [0, 1], class number)."""
-
-    @property
-    def class_names(self) -> tuple[str, ...]: ...
-    @property
-    def licence(self) -> str:
-        """Whose the images are and what they may be used for, kept with what was learnt from them."""
-        ...
-
-    def __len__(self) -> int: ...
-    def __getitem__(self, index: int) -> tuple[Tensor, int]: ...
-
-
-class Parts(Protocol):
-    """Makes the parts of a data set."""
-
-    def __call__(self, split: str, transform: Transform | None) -> Part: ...
 
 
 class DataModule(LightningDataModule):
@@ -62,6 +47,12 @@ class DataModule(LightningDataModule):
     corrupt
         What becomes of an image that cannot be read: ``"raise"`` an error that names it, or ``"skip"`` it, and know
         it from then on (:meth:`damaged`, :meth:`skipped`).
+    test
+        ``"test"``, or ``"none"`` for data without a test part, which then is never asked for.
+    classes
+        Which class of a model each of the data's classes is, where they bear other names: a mapping from the data's
+        names to the model's names or numbers, or the path of a JSON or YAML file that holds one. The others are paired
+        by name (:func:`~bcos_vit.data.pairing.pair_classes`).
     mix
         Called with ``num_classes``; what it gives mixes a training batch, images (B, 3, H, W) and class numbers (B,)
         -> images and shares of the classes (B, K): ``torchvision.transforms.v2.MixUp``. Draws once a batch.
@@ -72,9 +63,12 @@ class DataModule(LightningDataModule):
 
     Raises
     ------
+    OSError
+        If the file of ``classes`` cannot be read.
     ValueError
-        For a batch size or number of images below 1, a negative number of workers, or another word for ``corrupt``;
-        when it comes to loading, if the name of the folder for temporary files is too long for several processes.
+        For a batch size or number of images below 1, a negative number of workers, another word for ``corrupt`` or
+        ``test``, or ``classes`` that are no mapping; when it comes to loading, if the name of the folder for temporary
+        files is too long for several processes.
     """
 
     def __init__(
@@ -85,6 +79,8 @@ class DataModule(LightningDataModule):
         root: str | None = None,
         num_workers: int = 0,
         corrupt: str = "raise",
+        test: str | None = "test",
+        classes: Mapping[str, str | int] | str | None = None,
         mix: Callable[..., Mix] | None = None,
         train_images: int | None = None,
         train_transform: Transform | None = None,
@@ -97,10 +93,15 @@ class DataModule(LightningDataModule):
                 raise ValueError(f"{name} must be a whole number of at least {least}, found {found!r}")
         if corrupt not in ("raise", "skip"):
             raise ValueError(f"corrupt must be raise or skip, found {corrupt!r}")
+        if test not in ("test", "none", None):
+            raise ValueError(f"test must be test, or none for data without a test part, found {test!r}")
         self.dataset: Parts = dataset if root is None else functools.partial(dataset, root=root)  # type: ignore[call-arg]
         self.batch_size = self.train_batch_size = batch_size
         self.num_workers = num_workers
         self.corrupt = corrupt
+        self.has_test = test == "test"
+        """Whether there is a part to be evaluated on once, at the end."""
+        self.classes = read_mapping(classes)
         self.mix = mix
         self.train_images = train_images
         self.train_transform = train_transform
@@ -109,7 +110,12 @@ class DataModule(LightningDataModule):
         self._readable: dict[str, Readable] = {}
 
     def part(self, split: str) -> Part:
-        """One part of the data as it is evaluated: without the random changes of training. Opened once."""
+        """One part of the data as it is evaluated: without the random changes of training. Opened once.
+
+        Raises ``ValueError`` for the test part of data that have none.
+        """
+        if split == "test" and not self.has_test:
+            raise ValueError("the data have no test part, since data.test is none: give split=val or data.test=test")
         if split not in self._parts:
             self._parts[split] = self._open(split, self.eval_transform)
         return self._parts[split]
@@ -118,6 +124,46 @@ class DataModule(LightningDataModule):
     def class_names(self) -> tuple[str, ...]:
         """Names of the classes, in the order of their numbers."""
         return tuple(self.part("val").class_names)
+
+    def pair(self, split: str, names: Sequence[str] | None, count: int) -> Pairing:
+        """Which of a model's ``count`` classes, of these ``names``, each class of a part is.
+
+        Raises :class:`~bcos_vit.data.pairing.PairingError` for a class with images that the model does not know.
+        """
+        part = self.part(split)
+        labels = labels_of(part)
+        needed = None if labels is None else labels.unique().tolist()
+        return pair_classes(part.class_names, names, count, said=self.classes, needed=needed)
+
+    def check_parts(self, splits: Sequence[str]) -> None:
+        """See that each of these parts can be opened, and one image of every class in it be read, before a long run.
+
+        Photos that lie in one part and again in another are noted: what is measured on them says little. Random numbers
+        drawn afterwards are what they would have been.
+
+        Raises
+        ------
+        OSError
+            If a part is missing.
+        ValueError
+            If a part is empty, its classes are others than those of the first, or no image of a class can be read.
+        """
+        with isolate_rng():
+            for split in splits:
+                part, names = self.part(split), tuple(self.part(splits[0]).class_names)
+                if tuple(part.class_names) != names:
+                    raise ValueError(
+                        f"the classes of the {split} part are {shortened(part.class_names)}, but those of the "
+                        f"{splits[0]} part {shortened(names)}: they must be the same, in the same order"
+                    )
+                check_part(part, split)
+            note_copies({split: self.part(split) for split in splits})
+
+    @property
+    def images_to_learn_from(self) -> int:
+        """How many images an epoch of training has."""
+        images = len(self.part("train"))
+        return images if self.train_images is None else min(self.train_images, images)
 
     def train_dataloader(self) -> DataLoader[Any]:
         collate = _checked
@@ -211,11 +257,6 @@ class DataModule(LightningDataModule):
             pin_memory=torch.cuda.is_available(),
             **how,
         )
-
-
-def evenly(count: int, length: int) -> list[int]:
-    """So many of the numbers from 0 to ``length``, evenly spread."""
-    return [number * length // count for number in range(count)]
 
 
 def _checked(items: list[tuple[Tensor, int]], mix: Mix | None = None) -> tuple[Tensor, Tensor] | None:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lightning import Trainer
 from omegaconf import DictConfig, OmegaConf
 
 from bcos_vit.atomic import write_whole
 from bcos_vit.checks import reject_unknown
 from bcos_vit.config import build, plain
+from bcos_vit.evaluation.folder import claimed_folder, own_folder
 from bcos_vit.evaluation.report import Report, as_json
 from bcos_vit.evaluation.run import evaluate
-from bcos_vit.evaluation.setting import is_trained, model_and_data, own_folder, seed_and_threads
+from bcos_vit.evaluation.setting import is_trained, model_and_data, seed_and_threads
+from bcos_vit.evaluation.trainer import build_trainer, given_callbacks
 
 CONFIG_KEYS = (
     *("data", "image_size", "metrics", "model", "output", "seed", "split", "threads", "traceback", "trainer"),
@@ -30,15 +31,19 @@ def evaluate_as(config: DictConfig) -> Report | None:
     Raises
     ------
     OSError
-        If the output folder cannot be written to, before anything is built.
+        If the output folder cannot be written to, holds something, or is another process's, before anything is built.
     TypeError
         For an unknown key in ``config``, with the nearest one.
     ValueError
-        If the output folder holds something, or model and data do not fit each other.
+        If model and data do not fit each other.
     """
     reject_unknown("config key", map(str, config), CONFIG_KEYS)
-    output = Path(config.output)
-    trainer: Trainer = build(config.trainer)
+    with claimed_folder(config, "runs/evaluations") as output:
+        return _evaluate_as(config, output)
+
+
+def _evaluate_as(config: DictConfig, output: Path) -> Report | None:
+    trainer = build_trainer(config.trainer, callbacks=given_callbacks(config))
     seed_and_threads(config.seed, config.threads)
     with own_folder(output, trainer):
         model, data = model_and_data(config, config.split, adapt=False)
@@ -50,10 +55,10 @@ def evaluate_as(config: DictConfig) -> Report | None:
     described |= {"split": config.split, "seed": config.seed}
     write_whole(output / "report.json", as_json(described | report.numbers()))
     write_whole(output / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(plain(config))))
-    drawn = report.draw_gallery(output / "gallery.png")
+    gallery = report.gallery_line(output / "gallery.png")
     print("\n".join(["", *report.table()]))
     print(f"report: {output / 'report.json'}")
-    print(f"gallery: {output / 'gallery.png'}" if drawn else "gallery: none, a conventional model has no linear map")
+    print(gallery)
     if not trained:
         print(f"note: random weights, seed {config.seed}")
     return report

@@ -8,6 +8,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from bcos_vit.evaluation.side_effects import side_effect
 from bcos_vit.explanation import Explanation
 from bcos_vit.explanation.plot import columns, write_png
 from bcos_vit.metrics import percent
@@ -26,19 +27,27 @@ class Report:
     class_names: Sequence[str] | None = None
     skipped: Sequence[str] = ()
     """Why images were left out, a sentence for each that cannot be read."""
+    absent: Sequence[str] = ()
+    """The model's classes of which no image was evaluated, by name, or by number where it has no names."""
     gallery: Explanation | None = None
     """One rightly predicted image of each of the first ten classes; None for conventional models."""
     mistakes: Explanation | None = None
     """Some wrongly predicted images: the predicted class against the true one."""
+    no_gallery: str = "a conventional model has no linear map"
+    """Why there is neither of the two."""
+    split: str = "test"
+    """Which part it is of."""
 
     def numbers(self) -> dict[str, object]:
         """Everything that was measured, as JSON takes it."""
-        return {"images": self.images, **({"skipped": list(self.skipped)} if self.skipped else {}), **self.figures}
+        lists = {"skipped": list(self.skipped), "absent_classes": list(self.absent)}
+        return {"images": self.images, **{name: found for name, found in lists.items() if found}, **self.figures}
 
     def table(self) -> list[str]:
         """Everything that was measured, a row each, in ASCII."""
         rows = {"images, each counted once": f"{self.images}"}
         rows |= {"images left out, unreadable": f"{len(self.skipped)}"} if self.skipped else {}
+        rows |= {"classes without an image": f"{len(self.absent)}"} if self.absent else {}
         rows |= self.rows
         width, values = max(map(len, rows)), max(map(len, rows.values()))
         rule = f"{'-' * width}  {'-' * values}"
@@ -48,7 +57,7 @@ class Report:
         """The lines that sum it up, in ASCII: accuracy, and for B-cos models residual and image share."""
         lines = []
         if accuracy := self.figures.get("accuracy"):
-            lines.append(f"test accuracy: {100 * accuracy['top1']:.2f} %")
+            lines.append(f"{self.split} accuracy: {100 * accuracy['top1']:.2f} %")
         if ledgers := self.figures.get("completeness"):
             lines.append(f"largest relative residual: {ledgers['largest_residual']:.1e}")
             lines.append(f"image share: {percent(ledgers['smallest_image_share'])}")
@@ -61,6 +70,14 @@ class Report:
         if parts:
             write_png(columns(parts, self.class_names), path)
         return bool(parts)
+
+    def gallery_line(self, path: str | os.PathLike[str]) -> str:
+        """Draw the gallery and say where it is, or why there is none; a failure is a warning."""
+        with side_effect(f"the gallery {os.fspath(path)}"):
+            if self.draw_gallery(path):
+                return f"gallery: {os.fspath(path)}"
+            return f"gallery: none, {self.no_gallery}"
+        return "gallery: none, a warning above says why"
 
 
 def _right_caption(count: int) -> str:

@@ -11,7 +11,10 @@ from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from bcos_vit.data import DataModule
+from bcos_vit.data.names import note, shortened
+from bcos_vit.data.pairing import Pairing
 from bcos_vit.evaluation.report import Report
+from bcos_vit.evaluation.side_effects import side_effect
 from bcos_vit.explanation import Contrast, Explanation, explain
 from bcos_vit.metrics import Batch, Group
 from bcos_vit.models import ViT
@@ -37,7 +40,8 @@ def evaluate(
     model
         Evaluated in evaluation mode; it keeps its own.
     data
-        Batches of (B, 3, H, W) images in [0, 1] and (B,) class numbers.
+        Batches of (B, 3, H, W) images in [0, 1] and (B,) class numbers. Its classes are paired with the model's by
+        name (:meth:`~bcos_vit.data.DataModule.pair`): metrics and report speak of the model's.
     metrics
         Makers of groups, by their names in the report: ``{"accuracy": Accuracy}``.
     trainer
@@ -53,20 +57,24 @@ def evaluate(
     Raises
     ------
     ValueError
-        If the part is empty, or classes of data and model differ in number.
+        If the part is empty, or holds images of classes that the model does not know.
     """
-    names = data.part(split).class_names
-    if len(names) != model.spec.num_classes:
-        raise ValueError(f"the data has {len(names)} classes, but the model {model.spec.num_classes} logits")
+    pairing = data.pair(split, model.class_names, model.spec.num_classes)
+    for text in pairing.notes:
+        note(text)
     was_training = model.training
-    evaluator = _Evaluator(model, data, split, {name: make(model) for name, make in metrics.items()})
+    evaluator = _Evaluator(model, data, split, pairing, {name: make(model) for name, make in metrics.items()})
     before, data.trainer = data.trainer, trainer
     try:
         trainer.test(evaluator, data.evaluation_loader(split), verbose=False)
-        report = Report(evaluator.figures, len(evaluator.found), evaluator.rows, model.class_names, evaluator.skipped)
+        names, skipped, absent = model.class_names, evaluator.skipped, evaluator.absent
+        report = Report(evaluator.figures, len(evaluator.found), evaluator.rows, names, skipped, absent)
+        report.split = split
         if trainer.is_global_zero and model.dynamic_linear:
             model.eval()
-            report.gallery, report.mistakes = _show(model, data, split, evaluator.found)
+            report.no_gallery = "a warning above says why"
+            with side_effect("the gallery"):
+                report.gallery, report.mistakes = _show(model, data, split, evaluator.found)
         return report
     finally:
         model.train(was_training)
@@ -94,11 +102,15 @@ class Outcomes(Metric):
 class _Evaluator(LightningModule):
     """Hands every batch to every group."""
 
-    def __init__(self, model: ViT, data: DataModule, split: str, groups: dict[str, Group]) -> None:
+    numbers: Tensor
+    """(C,) the model's number of each of the data's classes."""
+
+    def __init__(self, model: ViT, data: DataModule, split: str, pairing: Pairing, groups: dict[str, Group]) -> None:
         super().__init__()
         self.model = model
         self.data = data
         self.split = split
+        self.register_buffer("numbers", torch.tensor(pairing.numbers))
         self.groups = groups
         self.registered = nn.ModuleList(groups.values())  # so that they are moved along
         self.outcomes = Outcomes()
@@ -107,11 +119,13 @@ class _Evaluator(LightningModule):
         self.rows: dict[str, str] = {}
         self.found = torch.empty(0, 3)
         self.skipped: list[str] = []
+        self.absent: list[str] = []
 
     def test_step(self, images_and_labels: tuple[Tensor, Tensor] | None, batch_index: int) -> None:
         if images_and_labels is None:  # no image of the batch can be read
             return
-        images, labels = images_and_labels
+        images, own_labels = images_and_labels
+        labels = self._of_the_model(own_labels)
         batch = Batch(self.model, images, labels)
         indices = self.data.indices(self.split)[self.seen : self.seen + len(images)]
         self.seen += len(images)
@@ -119,11 +133,25 @@ class _Evaluator(LightningModule):
         for group in self.groups.values():
             group.update(batch)
 
+    def _of_the_model(self, labels: Tensor) -> Tensor:
+        """(B,) the data's class numbers -> the model's."""
+        known = labels.clamp(0, len(self.numbers) - 1)
+        numbers = self.numbers[known]
+        if not torch.equal(known, labels) or bool((numbers < 0).any()):
+            unknown = labels[(known != labels) | (numbers < 0)]
+            raise ValueError(f"the {self.split} part has the label {int(unknown[0])}, of which the model has no class")
+        return numbers
+
     def on_test_epoch_end(self) -> None:
         if not self.seen:
             raise ValueError(f"no image of the {self.split} part can be read")
         self.found = self.outcomes.compute().cpu()
         self.skipped = self.data.reasons(self.split, self.data.skipped(self.split))
+        names, classes = self.model.class_names, self.model.spec.num_classes
+        there = set(self.found[:, 1].tolist())
+        self.absent = [str(n) if names is None else names[n] for n in range(classes) if n not in there]
+        if self.absent:
+            note(f"no image of {len(self.absent):,} of the model's {classes:,} classes: {shortened(self.absent)}")
         for name, group in self.groups.items():
             self.figures[name] = group.compute()
             self.rows |= group.rows(self.figures[name])

@@ -1,24 +1,24 @@
-"""What a run is set up with: seed and threads, a folder of its own, a model and data that fit each other."""
+"""What a run is set up with: seed and threads, a model and data that fit each other."""
 
 from __future__ import annotations
 
 import contextlib
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 import lightning
 import torch
-from lightning import Trainer
-from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from omegaconf import DictConfig
+from PIL import Image
 
 from bcos_vit.config import build
 from bcos_vit.data import DataModule
+from bcos_vit.data.names import note_once
+from bcos_vit.evaluation.classes import adapt_classes
 from bcos_vit.models import ViT
 from bcos_vit.models.weights import is_weights_file
+from bcos_vit.photos import PhotoError
+
+TINY = 64
+"""Pixels of a side below which little of a photo is left."""
 
 
 def seed_and_threads(seed: int, threads: int | None) -> None:
@@ -33,43 +33,6 @@ def seed_and_threads(seed: int, threads: int | None) -> None:
     lightning.seed_everything(seed, workers=True, verbose=False)
     if threads is not None:
         torch.set_num_threads(threads)
-
-
-@contextmanager
-def own_folder(folder: Path, trainer: Trainer) -> Iterator[None]:
-    """Make the output folder, in the first process; if the body fails before anything was learnt, remove it again.
-
-    Raises ``OSError`` if it cannot be written to, before hours are spent, ``FileExistsError`` if it holds something,
-    and ``ValueError`` for a strategy whose processes do not start from the script and could not report.
-    """
-    if isinstance(trainer.strategy.launcher, _MultiProcessingLauncher):
-        raise ValueError("a strategy that spawns or forks its processes cannot report: give trainer.strategy=ddp")
-    if not trainer.is_global_zero:
-        yield
-        return
-    made = [path for path in (folder, *folder.parents) if not path.exists()]
-    _make_new(folder)
-    try:
-        yield
-    except Exception:
-        if trainer.global_step == 0:
-            for path in folder.iterdir():
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-            for path in made:
-                with contextlib.suppress(OSError):  # another run may have its folder there by now
-                    path.rmdir()
-        raise
-
-
-def _make_new(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise type(error)(f"cannot write to output folder {folder}: {error.strerror or error}") from error
-    if occupied := next(folder.iterdir(), None):
-        raise FileExistsError(f"output folder {folder} already holds {occupied.name}: give an empty or a new one")
 
 
 def is_trained(config: DictConfig) -> bool:
@@ -87,32 +50,35 @@ def model_and_data(config: DictConfig, split: str, *, adapt: bool) -> tuple[ViT,
     split
         A part that exists: its class names are read.
     adapt
-        For a model that is to be trained: give it as many logits as the data has classes, and ``image_size``, unless
-        ``config.model`` says otherwise. A trained one gets a fresh head where its classes are others.
+        For a model that is to be trained: give it as many logits as the data has classes, their order and names, and
+        ``image_size``, unless ``config.model`` says otherwise. Trained weights keep their head where its classes are
+        those of the data, whatever their order (:func:`~bcos_vit.data.pairing.pair_classes`), and get a fresh one
+        otherwise.
 
     Raises
     ------
     ValueError
-        If model and data have different numbers of classes, class names that overlap but differ, or images of another
-        size than ``config.image_size``.
+        If there is one class only, a model to be trained has another number of classes than the data, ``data.classes``
+        does not fit, or images are of another size than ``config.image_size``.
     """
     bare: DataModule = build(config.data, train_transform=None, eval_transform=None)  # transforms need the image size
     classes = tuple(bare.part(split).class_names)
+    if len(classes) < 2 and adapt:
+        raise ValueError(
+            f"the data has one class, {classes[0]!r}, and nothing to tell it from: add another class, such as a folder "
+            "'other' with photos of all else"
+        )
     trained = is_trained(config)
     wanted = {"num_classes": None if trained else len(classes), "image_size": config.image_size} if adapt else {}
     given = {name: value for name, value in wanted.items() if value is not None and name not in config.model}
     model: ViT = build(config.model, **given)
-    known, same_number = model.class_names, model.spec.num_classes == len(classes)
-    if adapt and trained and "num_classes" not in config.model and not (same_number and known in (None, classes)):
-        model.reset_classifier(len(classes))
-        print("note: a new head, the classes of the weights are not those of the data", flush=True)
-    elif not same_number:
-        raise ValueError(f"the data has {len(classes)} classes, but the model {model.spec.num_classes} logits")
-    elif not adapt and known is not None and known != classes and set(known) & set(classes):
-        number = next(n for n, (ours, theirs) in enumerate(zip(known, classes, strict=True)) if ours != theirs)
-        raise ValueError(f"class {number} of the model is {known[number]!r}, but of the data {classes[number]!r}")
+    if adapt:
+        adapt_classes(model, classes, bare.classes, trained, "num_classes" in config.model)
+    if model.spec.num_classes < 2:
+        raise ValueError("the model has one logit, which is right about every image: give one of two classes or more")
     if config.image_size is None:
         config.image_size = model.spec.image_size
+    _note_shrunk_photos(bare, split, config.image_size, config.model.name)
     data: DataModule = build(config.data)
     height, width = data.examples(split, 1).shape[-2:]
     if (height, width) != (config.image_size, config.image_size):
@@ -120,4 +86,18 @@ def model_and_data(config: DictConfig, split: str, *, adapt: bool) -> tuple[ViT,
             f"the data's images are {height} x {width} pixels where {config.image_size} were expected: transform them, "
             f"or give image_size={height}"
         )
+    if adapt:  # what data.classes says is of the weights as they were
+        names = model.class_names or classes
+        data.classes = {} if names == classes else dict(zip(classes, names, strict=True))
     return model, data
+
+
+def _note_shrunk_photos(data: DataModule, split: str, image_size: int, model: str) -> None:
+    """Say so where a model of tiny images, such as digits, gets photos of many more pixels than it looks at."""
+    with contextlib.suppress(PhotoError):  # which is reported where all images are read
+        photo, _ = data.part(split)[0]
+        if isinstance(photo, Image.Image) and image_size < TINY and min(photo.size) > 2 * image_size:
+            note_once(
+                f"photos of {photo.width} x {photo.height} pixels are shrunk to {image_size} x {image_size}, which is "
+                f"what {model} is made for: choose another model with model.name=..., or another image_size=..."
+            )

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialise
 from torch import Tensor
 
 from bcos_vit.atomic import write_whole
+from bcos_vit.paths import user_path
 
 FORMAT = "bcos_vit explanation 1"
 SUFFIX = ".safetensors"
@@ -24,7 +24,8 @@ def write(
     about: Mapping[str, str] | None = None,
 ) -> None:
     """Write an explanation's tensors and words; ``ValueError`` for another suffix, ``OSError`` if it fails."""
-    if Path(path).suffix != SUFFIX:
+    path = user_path(path)
+    if path.suffix != SUFFIX:
         raise ValueError(f"explanations are saved as {SUFFIX}, found {os.fspath(path)}")
     # Copies, since fields may share memory, which the format cannot express; it sorts them, hence the list of fields.
     copies = {name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}
@@ -34,7 +35,8 @@ def write(
 
 def read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors and words of a file of :func:`write`; ``ValueError`` for any other file."""
-    if not Path(path).is_file():
+    path = user_path(path)
+    if not path.is_file():
         raise FileNotFoundError(f"there is no explanation file {os.fspath(path)}")
     try:
         with safe_open(path, framework="pt") as file:

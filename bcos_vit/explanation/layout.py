@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 TITLES = ("image", "contributions", "colour explanation", "ledger")
 GAP = 0.12
 """Inches between cells."""
+LETTER = 0.11
+"""Inches of a heading's letter, capitals too."""
 NAMES = 0.5
 """Inches for the names of the cells beside a band."""
 
@@ -115,7 +117,7 @@ def _ledger_height(words: str) -> float:
 
 def _folded(text: str | None, width: float) -> str:
     """A heading in lines that are as long as a page is wide."""
-    return "" if text is None else fold(spelt(text), int((width - 2 * GAP) / 0.095), 4)
+    return "" if text is None else fold(spelt(text), int((width - 2 * GAP) / LETTER), 4)
 
 
 def _text_height(text: str) -> float:

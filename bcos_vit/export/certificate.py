@@ -116,9 +116,9 @@ class Certificate:
     real: Comparison
     """On photographs, or the images that were given."""
 
-    def write(self, path: str | os.PathLike[str]) -> None:
+    def write(self, path: str | os.PathLike[str], *, replace: bool = True) -> None:
         """Write it as JSON, whole or not at all; ``OSError`` in a sentence if it cannot be written."""
-        write_whole(path, json.dumps({"format": FORMAT, **dataclasses.asdict(self)}, indent=2) + "\n")
+        write_whole(path, json.dumps({"format": FORMAT, **dataclasses.asdict(self)}, indent=2) + "\n", replace=replace)
 
     def __str__(self) -> str:
         lines = [f"{self.file}: {self.bytes / 1e6:.1f} MB, {self.precision}, SHA-256 {self.sha256}"]

@@ -58,8 +58,8 @@ class Explaining(nn.Module):
         linear_map = collapse(self.model, images, check_values=False)
         with torch.no_grad():
             logits = linear_map.logits
+            known: Tensor | None = None
             if target is None:
-                known = None
                 chosen = resolve(None, logits)
             else:
                 known = (target >= 0) & (target < logits.shape[1])

@@ -17,11 +17,13 @@ from torch import Tensor, nn
 
 from bcos_vit import checks
 from bcos_vit.atomic import write_whole
+from bcos_vit.claim import claim_file
 from bcos_vit.export.certificate import Certificate, Comparison, compare, photographs, random_images, weights_sha256
 from bcos_vit.export.graph import Targets, output_names, to_program, turns
 from bcos_vit.extras import needs, versions
 from bcos_vit.models import ViT
 from bcos_vit.models.vit import require_vit
+from bcos_vit.paths import user_path
 from bcos_vit.preprocessing import preprocessing_in_words
 
 SUFFIX = ".onnx"
@@ -46,6 +48,7 @@ def to_onnx(
     *,
     precision: Precision = "float32",
     images: Tensor | None = None,
+    replace: bool = True,
 ) -> Certificate:
     """Write a model as one ONNX file that predicts and explains, for any batch size, after it has been verified.
 
@@ -58,7 +61,8 @@ def to_onnx(
     model
         A model of this project, float32, wrapped or not. A conventional one becomes a file that only predicts.
     path
-        Where the file goes, ``.onnx``. What is there is replaced once the new file is whole.
+        Where the file goes, ``.onnx``. What is there is replaced once the new file is whole. Nothing else can export
+        to the same path meanwhile.
     targets
         ``"predicted"``, or ``"input"`` for a second input ``target`` (N,), int64. A target that is no class, -1 or K,
         makes every number about its image NaN, the logits too; other images of the batch stay as they are.
@@ -70,6 +74,8 @@ def to_onnx(
         two nothing is promised: the certificate says how far they drift.
     images
         (N, 3, H, W) real images in [0, 1] to verify with; None for ten views of two photographs.
+    replace
+        False: leave alone a file or certificate that is there.
 
     Returns
     -------
@@ -83,20 +89,41 @@ def to_onnx(
     ValueError, TypeError
         For arguments that do not fit the model or each other, before anything is made.
     OSError
-        In a sentence, if it cannot be written.
+        In a sentence, if it cannot be written, is being written by another process, or is there and not to be replaced.
     ArithmeticError
         If a float32 file is further than rounding from PyTorch
         (:meth:`~bcos_vit.export.certificate.Comparison.require_exact`), or a file of any precision explains a target
         that is no class. Nothing is written then.
     """
     with needs("export"):
-        import onnxruntime
+        import onnxruntime  # noqa: F401  # what every file is run with
         import onnxscript  # noqa: F401  # what torch writes ONNX with
-    path = Path(path)
+    path = onnx_path(path)
+    with claim_file(path):
+        return _export(model, path, targets, weights, precision, images, replace)
+
+
+def onnx_path(path: str | os.PathLike[str]) -> Path:
+    """The path that a user gives; ``ValueError`` for another suffix, ``FileNotFoundError`` if its folder is missing."""
+    path = user_path(path)
     if path.suffix != SUFFIX:
         raise ValueError(f"an ONNX file ends in {SUFFIX}, found {path}")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"there is no folder {path.parent} to write {path.name} to")
+    return path
+
+
+def _export(
+    model: nn.Module,
+    path: Path,
+    targets: Targets,
+    weights: bool,
+    precision: Precision,
+    images: Tensor | None,
+    replace: bool,
+) -> Certificate:
+    with needs("export"):
+        import onnxruntime
     if precision not in get_args(Precision):
         raise ValueError(f"precision must be one of {', '.join(get_args(Precision))}, found {precision!r}")
     vit = copy.deepcopy(require_vit(model)).cpu().eval()
@@ -134,9 +161,9 @@ def to_onnx(
             found.require_exact(f"{path} was not written, since it differs from PyTorch on {kind} images")
         found.require_nan(f"{path} was not written: on {kind} images")
     beside = certificate_of(path)
-    certificate.write(beside)
+    certificate.write(beside, replace=replace)
     try:
-        write_whole(path, content)
+        write_whole(path, content, replace=replace)
     except OSError:
         beside.unlink()
         raise

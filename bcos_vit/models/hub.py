@@ -16,11 +16,14 @@ from huggingface_hub.errors import EntryNotFoundError
 
 from bcos_vit.atomic import write_whole
 from bcos_vit.checks import reject_unknown
+from bcos_vit.claim import claim_folder
 from bcos_vit.models.spec import ViTSpec, spec_fields
+from bcos_vit.paths import user_path
 
 if TYPE_CHECKING:
     from bcos_vit.models.vit import ViT
 
+WAIT = 30.0  # seconds for another that saves to the same folder
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 MARK = "<!-- Written with the weights, and anew with the next: remove this line to keep words of your own. -->"
 
@@ -31,6 +34,16 @@ class HubMixin(ModelHubMixin):
     The methods and their network are huggingface_hub's; what a model's folder holds is decided here. To
     ``from_pretrained`` ``num_classes`` and ``image_size`` can be given, as to :func:`~bcos_vit.create_model`.
     """
+
+    def save_pretrained(self, save_directory: str | Path, **arguments: Any) -> str | None:
+        """Write the model into a folder, which is made if it is not there; ``arguments`` are huggingface_hub's.
+
+        Raises ``OSError`` if it cannot be written to, or another process has been writing to it for half a minute.
+        """
+        folder = user_path(save_directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        with claim_folder(folder, wait=WAIT):
+            return super().save_pretrained(folder, **arguments)
 
     def _save_pretrained(self, save_directory: Path) -> None:
         from bcos_vit.models.weights import save_model
@@ -77,7 +90,7 @@ class HubMixin(ModelHubMixin):
         from bcos_vit.models.zoo import ready
 
         reject_unknown("override", overrides, spec_fields())
-        source = str(pretrained_model_name_or_path)
+        source = str(user_path(pretrained_model_name_or_path))
 
         def find(name: str) -> Path:
             if Path(source).is_dir():

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from bcos_vit import checks
 from bcos_vit.models.vit import require_vit
 
 
@@ -29,7 +30,7 @@ class Prediction(NamedTuple):
     """(B, k), bias included."""
 
 
-def predict(model: nn.Module, images: Tensor, k: int = 5) -> Prediction:
+def predict(model: nn.Module, images: Tensor, k: int = 5, *, check_values: bool = True) -> Prediction:
     """Predict the ``k`` most probable classes (all of them, where the model has fewer).
 
     >>> from bcos_vit import create_model
@@ -45,15 +46,19 @@ def predict(model: nn.Module, images: Tensor, k: int = 5) -> Prediction:
         A :class:`ViT`, wrapped or not.
     images
         (B, 3, H, W) RGB in [0, 1].
+    check_values
+        Look for NaN and values outside [0, 1] first.
 
     Raises
     ------
     ValueError
-        If ``k`` is below 1, or the images do not fit the model.
+        If ``k`` is below 1, or the images do not fit the model or hold other values than RGB in [0, 1].
     """
     if not isinstance(k, int) or k < 1:
         raise ValueError(f"k must be a whole number of at least 1, found {k}")
     vit = require_vit(model)
+    if check_values and isinstance(images, Tensor) and images.numel():
+        checks.check_values(images)
     with torch.no_grad():
         logits = model(images)
         top = logits.topk(min(k, logits.shape[1]))

@@ -24,13 +24,14 @@ from bcos_vit.models.shipped import shipped_weights
 from bcos_vit.models.spec import ViTSpec
 from bcos_vit.models.vit import ViT
 from bcos_vit.models.weights import SUFFIX, SUFFIXES, load_model, note_licence, save_model
+from bcos_vit.paths import user_path
 
 CACHE, MIRROR, OFFLINE = "BCOS_VIT_CACHE", "BCOS_VIT_MIRROR", "BCOS_VIT_OFFLINE"
 
 
 def cache_folder(given: str | os.PathLike[str] | None = None) -> Path:
     """Where downloads are kept: the folder given, else ``BCOS_VIT_CACHE``, else torch hub's folder of checkpoints."""
-    return Path(given or os.environ.get(CACHE) or Path(torch.hub.get_dir()) / "checkpoints").expanduser()
+    return user_path(given or os.environ.get(CACHE) or Path(torch.hub.get_dir()) / "checkpoints")
 
 
 def is_offline(given: bool | None = None) -> bool:
@@ -109,7 +110,7 @@ def load_file(path: Path, spec: ViTSpec | None = None) -> ViT:
 
 
 def _in_folder(folder: Path) -> Path:
-    """The file ``model.safetensors`` of a folder; without one, a ``FileNotFoundError`` that names another if there is."""
+    """The file ``model.safetensors`` of a folder; a ``FileNotFoundError`` names another where it is missing."""
     path = folder / "model.safetensors"
     others = sorted(p for pattern in ("*", "*/*") for p in folder.glob(pattern) if p.name.endswith(SUFFIXES))
     if not path.exists() and others:

@@ -128,7 +128,10 @@ class ViTSpec:
         if self.b < 1:
             raise ValueError(f"b must be at least 1, found {self.b}")
         if self.family == "bcos" and self.logit_bias is None and self.num_classes < 2:
-            raise ValueError("a B-cos model with 1 class has no default logit bias log(1/(K-1)): give logit_bias")
+            raise ValueError(
+                "a B-cos model with 1 class has no default logit bias log(1/(K-1)): give num_classes=2, the second for "
+                "all that is none of the first, or a logit_bias of your own"
+            )
         if self.family == "standard":
             for name in ("value", "b", "max_out", "stem_max_out"):
                 if getattr(self, name) != getattr(type(self), name):

@@ -26,6 +26,7 @@ from bcos_vit.models.published import from_published, to_published
 from bcos_vit.models.reading import is_archive, read_archive, read_safetensors, reason, shown, unique
 from bcos_vit.models.spec import ViTSpec
 from bcos_vit.models.vit import ViT, require_vit
+from bcos_vit.paths import user_path
 
 __all__ = [
     "from_published",
@@ -54,11 +55,13 @@ def is_weights_file(name: str | os.PathLike[str]) -> bool:
     """
     if not isinstance(name, str):
         return True
-    is_path = "/" in name or os.sep in name or bool(Path(name).suffix) or (name != "" and os.path.exists(name))
+    is_path = "/" in name or os.sep in name or bool(Path(name).suffix) or (name != "" and user_path(name).exists())
     return is_path and name not in CARDS
 
 
-def save_model(model: nn.Module, path: str | os.PathLike[str], *, about: Mapping[str, Any] | None = None) -> None:
+def save_model(
+    model: nn.Module, path: str | os.PathLike[str], *, about: Mapping[str, Any] | None = None, replace: bool = True
+) -> None:
     """Write weights, spec and class names to ``path`` (``.safetensors``), whole or not at all.
 
     >>> import tempfile, bcos_vit
@@ -75,6 +78,8 @@ def save_model(model: nn.Module, path: str | os.PathLike[str], *, about: Mapping
         A :class:`ViT`, wrapped or not.
     about
         Plain values that say how the weights came to be, kept in the file; None: ``model.about``.
+    replace
+        Whether a file that is there is replaced; False: ``FileExistsError``.
 
     Raises
     ------
@@ -85,7 +90,8 @@ def save_model(model: nn.Module, path: str | os.PathLike[str], *, about: Mapping
     OSError
         If it cannot be written.
     """
-    if Path(path).suffix != SUFFIX:
+    path = user_path(path)
+    if path.suffix != SUFFIX:
         raise ValueError(f"weights files end in {SUFFIX}, found {os.fspath(path)}")
     vit = require_vit(model)
     if not all(tensor.isfinite().all() for tensor in vit.state_dict().values()):
@@ -97,7 +103,7 @@ def save_model(model: nn.Module, path: str | os.PathLike[str], *, about: Mapping
     }
     metadata = {"format": FORMAT} | {name: json.dumps(value) for name, value in described.items()}
     tensors = {name: tensor.detach().contiguous() for name, tensor in vit.state_dict().items()}
-    write_whole(path, serialise(tensors, metadata))
+    write_whole(path, serialise(tensors, metadata), replace=replace)
 
 
 def load_model(path: str | os.PathLike[str], spec: ViTSpec | None = None) -> ViT:
@@ -128,7 +134,7 @@ def load_model(path: str | os.PathLike[str], spec: ViTSpec | None = None) -> ViT
         If it cannot be read safely, does not say what it is, is not what ``spec`` says, or holds tensors that are
         missing, unexpected, of another shape or dtype than the model's, or not finite.
     """
-    path = Path(path)
+    path = user_path(path)
     content, found = _read(path), spec
     try:
         if content.spec is not None:

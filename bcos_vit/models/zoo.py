@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import fnmatch
 import os
-from pathlib import Path
 from typing import Any
 
 from bcos_vit.checks import nearest, reject_unknown
@@ -14,6 +13,7 @@ from bcos_vit.models.pretrained import load_file, load_pretrained
 from bcos_vit.models.spec import spec_fields
 from bcos_vit.models.vit import ViT, preprocessing_of
 from bcos_vit.models.weights import is_weights_file
+from bcos_vit.paths import user_path
 from bcos_vit.preprocessing import Preprocessing
 
 __all__ = ["CARDS", "IMAGENET", "Card", "create_model", "list_models", "preprocessing", "ready"]
@@ -91,7 +91,7 @@ def create_model(
         raise TypeError(f"a model is asked for by its name or its file's path, found {name!r}")
     reject_unknown("override", overrides, spec_fields())
     if is_weights_file(name):
-        return ready(load_file(Path(name)), overrides, os.fspath(name))
+        return ready(load_file(user_path(name)), overrides, os.fspath(name))
     name = os.fspath(name)
     if name not in CARDS:
         raise ValueError(f"no model is named {name!r}{nearest(name, CARDS)}")

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import functools
 import io
+import math
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from PIL import Image
 from torch import Tensor
 
 from bcos_vit.atomic import write_whole
 from bcos_vit.data import DataModule
+from bcos_vit.evaluation.side_effects import printable, side_effect
 from bcos_vit.explanation import LedgerError, explain
 from bcos_vit.explanation.plot import png
-from bcos_vit.models.vit import require_vit
+from bcos_vit.models.vit import ViT, require_vit
 
 
 class BestCheckpoint(ModelCheckpoint):
@@ -56,7 +60,8 @@ class BestCheckpoint(ModelCheckpoint):
             return
         assert self.dirpath is not None
         here = str(Path(self.dirpath) / kept.name)
-        _copy(kept, here)
+        if not Path(here).exists() or not kept.samefile(here):  # the same: a run that goes on in its own folder
+            _copy(kept, here)
         places = {"dirpath": self.dirpath, "best_model_path": here, "kth_best_model_path": here, "last_model_path": ""}
         super().load_state_dict(state | places | {"best_k_models": {here: state["best_model_score"]}})
 
@@ -78,7 +83,8 @@ class Explanations(Callback):
     folder
         Gets ``epoch_0025.png`` and so on.
     every
-        Epochs between two pictures; the last epoch has one in any case. Epochs without validation have none.
+        Epochs between two pictures; the last epoch of the recipe has one in any case. Epochs without validation have
+        none.
     images
         How many images, spread evenly over the validation part.
     tolerance
@@ -106,6 +112,10 @@ class Explanations(Callback):
         due = epoch % self.every == 0 or epoch == trainer.max_epochs
         if trainer.sanity_checking or not due or not model.dynamic_linear or not trainer.is_global_zero:
             return
+        with side_effect(f"the picture of epoch {epoch}"):
+            self._draw(trainer, module, model, epoch)
+
+    def _draw(self, trainer: Trainer, module: LightningModule, model: ViT, epoch: int) -> None:
         data: DataModule = trainer.datamodule  # type: ignore[attr-defined]
         chosen = data.examples("val", min(self.images, len(data.part("val"))))
         explanation = explain(model, chosen.to(next(model.parameters())))
@@ -122,10 +132,30 @@ class Explanations(Callback):
 
 def _log_picture(trainer: Trainer, picture: Image.Image) -> None:
     for logger in trainer.loggers:
-        if isinstance(logger, WandbLogger):
-            logger.log_image("explanations", [picture], step=trainer.global_step)
-        elif isinstance(logger, TensorBoardLogger):
-            logger.experiment.add_image("explanations", np.asarray(picture), trainer.global_step, dataformats="HWC")
+        with side_effect(f"the picture of step {trainer.global_step} in {type(logger).__name__}"):
+            if isinstance(logger, WandbLogger):
+                logger.log_image("explanations", [picture], step=trainer.global_step)
+            elif isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_image("explanations", np.asarray(picture), trainer.global_step, dataformats="HWC")
+
+
+def tolerant(logger: Logger) -> Logger:
+    """The same logger, whose failures are warnings from now on, as when a service cannot be reached any more.
+
+    That it can be set up at all is still required: Lightning does it before the first step.
+    """
+    for name in ("log_hyperparams", "log_metrics", "save", "after_save_checkpoint", "finalize"):
+        setattr(logger, name, _tolerant(getattr(logger, name), f"{name} of {type(logger).__name__}"))
+    return logger
+
+
+def _tolerant(method: Callable[..., None], what: str) -> Callable[..., None]:
+    @functools.wraps(method)
+    def call(*arguments: Any, **named: Any) -> None:
+        with side_effect(what):
+            method(*arguments, **named)
+
+    return call
 
 
 class Skipped(Callback):
@@ -141,8 +171,10 @@ class Skipped(Callback):
         module.log("skipped_images", float(len(found)), rank_zero_only=True)
         if len(found) > self.count and trainer.is_global_zero:
             self.count = len(found)
-            write_whole(self.file, "".join(f"{reason}\n" for reason in data.reasons("train", found)))
-            print(f"note: {self.count} training images cannot be read and are left out: {self.file}", flush=True)
+            with side_effect(f"the list of {self.count} training images that cannot be read"):
+                reasons = "".join(f"{reason}\n" for reason in data.reasons("train", found))
+                write_whole(self.file, printable(reasons))
+                print(f"note: {self.count} training images cannot be read and are left out: {self.file}", flush=True)
 
 
 class Throughput(Callback):
@@ -169,4 +201,5 @@ class Throughput(Callback):
         self.start = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
-        module.log("images_per_second", trainer.world_size * self.images / self.seconds, sync_dist=True)
+        rate = self.images / self.seconds if self.seconds else math.nan  # a clock may stand still
+        module.log("images_per_second", trainer.world_size * rate, sync_dist=True)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import count
 from pathlib import Path
 from typing import Any
 
+from bcos_vit.claim import LOCK
+from bcos_vit.data.names import shortened
 from bcos_vit.models.weights import read_checkpoint
 from bcos_vit.training.classifier import Classifier
 
@@ -38,14 +41,31 @@ def check_resumable(path: Path, classifier: Classifier) -> int:
     FileNotFoundError
         If there is no such file.
     ValueError
-        If it is no checkpoint, or model, recipe, averaging, mixing, images, transform or epochs differ.
+        If it is no checkpoint, or class names, model, recipe, averaging, mixing, images, transform or epochs differ.
     """
     content = read_checkpoint(path)
     if missing := {"epoch", "loops", "lr_schedulers", "optimizer_states"} - content.keys():
         raise ValueError(f"{path} cannot be gone on with: it lacks {', '.join(sorted(missing))}")
     for where in KEPT:
         _require_equal(path, where, _at(content["hyper_parameters"], where), _at(dict(classifier.hparams), where))
+    before, now = content["class_names"] or (), classifier.model.class_names or ()
+    if tuple(before) != tuple(now):
+        raise ValueError(f"{path} was made for the classes {shortened(before)}, not {shortened(now)}")
     return int(content["epoch"]) + 1
+
+
+def put_aside(output: Path) -> None:
+    """Move the files of the run that is gone on with in its own folder, as its report, to ``before_resume``.
+
+    Checkpoints, logs and pictures stay in their folders, where the resumed run adds to them.
+    """
+    files = [path for path in output.iterdir() if path.is_file() and path.name != LOCK]
+    if files:
+        names = (output / ("before_resume" if number == 1 else f"before_resume-{number}") for number in count(1))
+        aside = next(path for path in names if not path.exists())
+        aside.mkdir()
+        for path in files:
+            path.rename(aside / path.name)
 
 
 def _at(values: Any, where: str) -> Any:

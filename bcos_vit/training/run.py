@@ -18,19 +18,26 @@ from bcos_vit.atomic import write_whole
 from bcos_vit.config import build, plain
 from bcos_vit.data import DataModule
 from bcos_vit.evaluation import Report, evaluate
+from bcos_vit.evaluation.folder import as_value, claimed_folder, own_folder
 from bcos_vit.evaluation.report import as_json
-from bcos_vit.evaluation.setting import model_and_data, own_folder, seed_and_threads
+from bcos_vit.evaluation.setting import model_and_data, seed_and_threads
+from bcos_vit.evaluation.side_effects import side_effect
+from bcos_vit.evaluation.trainer import build_trainer, given_callbacks
 from bcos_vit.extras import versions
 from bcos_vit.metrics import Accuracy, Completeness
 from bcos_vit.models import ViT, save_model
 from bcos_vit.models.vit import derived
 from bcos_vit.models.weights import read_checkpoint
+from bcos_vit.paths import user_path
 from bcos_vit.training.batches import split_batch
-from bcos_vit.training.callbacks import BestCheckpoint, Explanations, Skipped, Throughput
+from bcos_vit.training.callbacks import BestCheckpoint, Explanations, Skipped, Throughput, tolerant
 from bcos_vit.training.classifier import Classifier
-from bcos_vit.training.resume import check_resumable
+from bcos_vit.training.ending import saying_what_is_kept
+from bcos_vit.training.resume import check_resumable, put_aside
 from bcos_vit.training.speed import speed_up
 from bcos_vit.training.wrong_use import check_config
+
+WEIGHTS = "model.safetensors"
 
 
 def train(config: DictConfig, *, command: str | None = None) -> Report | None:
@@ -46,25 +53,39 @@ def train(config: DictConfig, *, command: str | None = None) -> Report | None:
     Returns
     -------
     Report
-        On the test part, evaluated once with the best weights by validation. None on all but the first process.
+        On the test part, evaluated once with the best weights by validation; where the data has no test part, on the
+        validation part. None on all but the first process.
 
     Raises
     ------
     OSError
-        If the output folder cannot be written to, or the checkpoint to resume is missing, before anything is built.
+        If the output folder cannot be written to, holds something, or is another process's, before anything is built;
+        if the checkpoint to resume is missing; if a part of the data is missing or holds an image that cannot be read,
+        before the first step.
+    SystemExit
+        With status 130 after Ctrl-C and 143 after SIGTERM, which say on stderr what is kept.
     TypeError
-        For an unknown key in ``config``, with the nearest one.
+        For an unknown key in ``config``, with the nearest one, and for a callback or logger that is none.
     ValueError
-        For an impossible value, if the output folder holds something, or if model and data, or the checkpoint to
-        resume, do not fit each other.
+        For an impossible value, or if model and data, or the checkpoint to resume, do not fit each other.
     """
     check_config(config)
-    output = Path(config.output)
+    if config.resume is not None:
+        config.resume = as_value(user_path(config.resume))
+    with claimed_folder(config, "runs", resume=config.resume) as output:
+        return _train(config, command, output)
+
+
+def _train(config: DictConfig, command: str | None, output: Path) -> Report | None:
     best = BestCheckpoint(output / "checkpoints", resumed=config.resume)
-    trainer: Trainer = build(config.trainer)(callbacks=_callbacks(config, best), logger=build(config.logger))
+    trainer = build_trainer(config.trainer, callbacks=_callbacks(config, best), loggers=[build(config.logger)])
+    for logger in trainer.loggers:
+        tolerant(logger)
     seed_and_threads(config.seed, config.threads)
     with own_folder(output, trainer):
         model, data = model_and_data(config, "val", adapt=True)
+        if trainer.local_rank == 0:  # on every machine
+            data.check_parts(("train", "val", *(["test"] if data.has_test else [])))
         family, other = model.spec.family, config.recipe.get("family", model.spec.family)
         if family != other:
             raise ValueError(
@@ -75,8 +96,9 @@ def train(config: DictConfig, *, command: str | None = None) -> Report | None:
         data.train_batch_size, trainer.accumulate_grad_batches = shared.images, shared.micro_batches
         if trainer.is_global_zero:
             print(shared, flush=True)
+            if (images := data.images_to_learn_from) < config.recipe.batch_size:
+                print(f"note: there are {images:,} images to learn from, and a step takes all of them", flush=True)
         recipe = plain(config)
-        model.class_names = data.class_names
         model.train()
         classifier: Classifier = build(config.recipe.classifier)(model=model, recipe=recipe)
         speed_up(classifier, **(config.speed or {}))
@@ -88,28 +110,42 @@ def train(config: DictConfig, *, command: str | None = None) -> Report | None:
         if trainer.global_rank:  # else all processes would draw the same crops and mixing ratios
             torch.manual_seed(torch.initial_seed() + trainer.global_rank)
         if trainer.is_global_zero:
+            put_aside(output)
             write_whole(output / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
-        with _own_wandb_run(trainer):
-            trainer.fit(classifier, data, ckpt_path=config.resume, weights_only=True)
+        with saying_what_is_kept(output, command, trainer):
+            with _own_wandb_run(trainer):
+                trainer.fit(classifier, data, ckpt_path=config.resume, weights_only=True)
+            return _finish(best, classifier, data, trainer, command, output)
+
+
+def _finish(
+    best: BestCheckpoint, classifier: Classifier, data: DataModule, trainer: Trainer, command: str | None, output: Path
+) -> Report | None:
+    """Keep the best weights, before anything else can fail, then measure what they can do."""
     if best.best_model_path:
         classifier.load_state_dict(read_checkpoint(Path(best.best_model_path))["state_dict"])
     elif trainer.is_global_zero:
         print("no validation has run: the weights of the last step are evaluated")
-    report = evaluate(model, data, {"accuracy": Accuracy, "completeness": Completeness}, trainer=trainer)
-    if not trainer.is_global_zero:
-        return None
-    _write(report, model, data, recipe, command, output)
-    return report
+    model, first, split = classifier.model, trainer.is_global_zero, "test" if data.has_test else "val"
+    about = derived(model.about) | {"recipe": classifier.hparams["recipe"]}
+    if first:
+        save_model(model, output / WEIGHTS, about=about)
+    report = evaluate(model, data, {"accuracy": Accuracy, "completeness": Completeness}, trainer=trainer, split=split)
+    if first:
+        _write(report, model, data, about, command, output)
+    return report if first else None
 
 
 def _callbacks(config: DictConfig, best: BestCheckpoint) -> list[Callback]:
+    """Ours and the user's, whose order is that of their calls; Lightning moves checkpoints to the end."""
     callbacks: list[Callback] = [LearningRateMonitor("step"), Throughput()]
     if config.explanations is not None and config.explanations.every is not None:
         callbacks.append(Explanations(Path(config.output) / "explanations", **config.explanations))
     if config.data.get("corrupt") == "skip":
         callbacks.append(Skipped(Path(config.output) / "skipped.txt"))
+    callbacks += given_callbacks(config)
     if config.ema is not None:
-        # After the explanations: validation swaps the averaged weights in and out, and these are to be explained.
+        # After all others: validation swaps the averaged weights in and out, and these are to be explained.
         callbacks.append(EMAWeightAveraging(decay=config.ema))
     return [*callbacks, best]
 
@@ -125,29 +161,35 @@ def _own_wandb_run(trainer: Trainer) -> Iterator[None]:
         if any(isinstance(logger, WandbLogger) for logger in trainer.loggers):
             import wandb
 
-            wandb.finish(status)
+            with side_effect("the end of the run of Weights & Biases"):
+                wandb.finish(status)
 
 
 def _write(
-    report: Report, model: ViT, data: DataModule, recipe: dict[str, Any], command: str | None, output: Path
+    report: Report, model: ViT, data: DataModule, about: dict[str, Any], command: str | None, output: Path
 ) -> None:
-    weights, gallery = output / "model.safetensors", output / "gallery.png"
-    origin = derived(model.about)
-    save_model(model, weights, about=origin | {"recipe": recipe, "results": report.numbers()})
+    """Add the results to the weights file; write card, report and gallery; print what was found."""
+    weights, recipe, tested = output / WEIGHTS, about["recipe"], data.has_test
+    origin = {name: value for name, value in about.items() if name != "recipe"}
+    found = {"results": report.numbers()} if tested else {"results": None, "validation": report.numbers()}
+    if tested:
+        save_model(model, weights, about=about | found)
     card = {
         "command": command,
         "seed": recipe["seed"],
-        "results": report.numbers(),
+        **found,
         "versions": versions(),
         "data": recipe["data"]["dataset"]["_target_"],
-        "data_licence": data.part("test").licence,
+        "data_licence": data.part(report.split).licence,
         **({"derived_from": origin} if origin else {}),
         "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
     }
     write_whole(output / "card.json", as_json(card))
-    write_whole(output / "report.json", as_json(report.numbers()))
-    drawn = report.draw_gallery(gallery)
+    write_whole(output / "report.json", as_json(report.numbers() if tested else {"split": "val"} | report.numbers()))
+    gallery = report.gallery_line(output / "gallery.png")
     print("\n".join(["", *report.table()]))
     print(f"weights: {weights}")
-    print(f"gallery: {gallery}" if drawn else "gallery: none, a conventional model has no linear map to show")
+    print(gallery)
+    if not tested:
+        print("note: nothing was tested; these are figures of the validation part, by which the weights were chosen")
     print("\n".join(report.lines()), flush=True)

@@ -11,8 +11,8 @@ from omegaconf import DictConfig
 from bcos_vit.checks import reject_unknown
 
 CONFIG_KEYS = (
-    *("data", "ema", "explanations", "image_size", "logger", "model", "output", "recipe", "resume", "seed", "speed"),
-    *("threads", "traceback", "trainer"),
+    *("callbacks", "data", "ema", "explanations", "image_size", "logger", "model", "output", "recipe", "resume"),
+    *("seed", "speed", "threads", "traceback", "trainer"),
 )
 RECIPE_KEYS = ("batch_size", "classifier", "epochs", "family")
 SPEED_KEYS = ("channels_last", "checkpointing", "compile", "fused")

@@ -193,7 +193,7 @@ def test_a_folder_that_is_not_there(refused, whole, tmp_path, below, suffix):
     [
         ("none.pth", None, "there is no weights file PATH$"),
         ("none", None, "there is no weights file PATH$"),
-        ("folder.safetensors", "folder", "the folder PATH holds no model.safetensors: give a file with weights$"),
+        ("folder.safetensors", "folder", "there is no weights file PATH/model.safetensors$"),
         ("text.pth", b"no weights at all" * 9, "PATH is neither a safetensors file nor an archive of torch.save: "),
         ("text.safetensors", b"hi", "PATH is not a safetensors file: it is text; weights are read from "),
         ("empty.pth", b"", "PATH is not a safetensors file: it is empty; weights are read from "),

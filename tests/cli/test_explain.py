@@ -139,11 +139,21 @@ def test_the_picture_shows_names_as_they_are(command, model_file, photo, tmp_pat
     assert not ledger.get_parse_math()
 
 
-def test_results_of_an_earlier_call_are_replaced(command, model_file, photo, tmp_path):
-    for name in ("cat.1-wolf.png", "cat.1-wolf.safetensors"):
-        (tmp_path / name).write_text("old")
-    assert command("explain", photo, "--model", model_file, "--out", tmp_path, "--targets", "1").status == 0
-    assert paired(tmp_path).keys() == {"cat.1-wolf"}
+@pytest.mark.parametrize("there", [["cat.1-wolf.png", "cat.1-wolf.safetensors"], ["cat.1-wolf.png"]])
+def test_what_is_there_is_never_replaced(command, model_file, photo, tmp_path, there):
+    out = tmp_path / "out"
+    out.mkdir()
+    for name in there:
+        (out / name).write_text("old")
+    arguments = ("explain", photo, "--model", model_file, "--out", out, "--targets", "1")
+    for number in (2, 3):
+        said = command(*arguments)
+        assert (said.status, said.err) == (0, "")
+        assert said.out.endswith(f"{out / f'cat-{number}.1-wolf.png'}\n")
+    assert [(out / name).read_text() for name in there] == ["old"] * len(there)
+    for name in there:
+        (out / name).unlink()
+    assert paired(out).keys() == {"cat-2.1-wolf", "cat-3.1-wolf"}
 
 
 def test_a_failed_photo_is_a_sentence_and_the_others_are_explained(command, model_file, photos, tmp_path):

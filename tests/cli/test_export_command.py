@@ -96,7 +96,7 @@ def test_trained_weights_by_default(command, calls, tmp_path):
     assert said == (0, "the certificate in words\n", "")
     ((model, path, options),) = calls
     assert path == tmp_path / "a.onnx"
-    assert options == dict(targets="predicted", weights=False, precision="float32", images=None)
+    assert options == dict(targets="predicted", weights=False, precision="float32", images=None, replace=False)
     trained = create_model("bcos_vit_digits", pretrained=True)
     assert model.about == trained.about
     assert torch.equal(model.head.classify.weight, trained.head.classify.weight)
@@ -107,7 +107,7 @@ def test_options_are_handed_on(command, calls, tmp_path, photos):
     assert command("export", "--out", tmp_path / "a.onnx", "--model", UNTRAINED, *words).status == 0
     ((model, _, options),) = calls
     images = options.pop("images")
-    assert options == dict(targets="input", weights=True, precision="float16")
+    assert options == dict(targets="input", weights=True, precision="float16", replace=False)
     assert torch.equal(images[1], model.transform(read_photo(photos[1])))
     assert images.shape == (2, 3, 224, 224)
     assert model.about["name"] == f"{UNTRAINED}, random weights, seed 3"

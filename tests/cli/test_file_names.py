@@ -4,10 +4,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from unicodedata import normalize
 
 import pytest
 from safetensors import safe_open
 
+from bcos_vit import create_model, save_model
 from commands import paired
 
 ODD = {
@@ -122,3 +124,29 @@ def test_a_terminal_that_cannot_show_a_name_is_no_reason_to_stop(named, model_fi
     assert (done.returncode, b"Traceback" in done.stderr) == (0, False)
     assert done.stdout.decode("ascii").startswith(f"{path.parent}/\\U0001f431.png: ")
     assert len(paired(tmp_path / "out")) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "kept"),
+    [
+        ("Kätzchen", "Kätzchen"),
+        ("小猫", "小猫"),
+        ("बिल्ली", "बिल्ली"),
+        ("a/../b", "a-b"),
+        ("猫" * 99, "猫" * 26),
+        ("x" * 300, "x" * 80),
+    ],
+)
+def test_classes_keep_the_letters_of_their_script(command, model_file, photo, tmp_path, name, kept):
+    model = create_model(model_file)
+    model.class_names = ("other", name, "c", "d", "e")
+    save_model(model, tmp_path / "named.safetensors")
+    words = ("--model", tmp_path / "named.safetensors", "--out", tmp_path / "out", "--targets", "1")
+    assert command("explain", photo, *words).status == 0
+    assert paired(tmp_path / "out").keys() == {f"cat.1-{kept}"}
+
+
+def test_a_photo_of_a_decomposed_name_is_called_in_one_form(command, named, model_file, tmp_path):
+    words = ("--model", model_file, "--out", tmp_path / "out", "--targets", "1")
+    assert command("explain", named(normalize("NFD", "Kätzchen.png")), *words).status == 0
+    assert paired(tmp_path / "out").keys() == {normalize("NFC", "Kätzchen.1-wolf")}

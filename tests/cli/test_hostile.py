@@ -65,7 +65,7 @@ def test_a_mixed_folder_is_explained_as_far_as_it_goes(command, guarded, started
     guarded(500)
     paths, refused = corpus
     out = tmp_path / "out"
-    arguments = ("--model", "bcos_vitc_s_rope_patch1_14", "--random-weights", 0, "--out", out)
+    arguments = ("--model", "bcos_vitc_ti_rope_patch1_14", "--random-weights", 0, "--out", out)
     said = command("explain", *paths, *arguments)
     require_all_accounted_for(said, paths, refused, out)
     assert not started

@@ -102,9 +102,9 @@ def test_a_name_shows_its_card(command, name):
     if card.sha256_prefix is not None:
         assert re.fullmatch(r"[0-9a-f]{10,}\.*", rows["SHA-256"])  # dots where it is not known
         assert (rows["SHA-256"].rstrip("."), len(rows["SHA-256"])) == (card.sha256_prefix, 64)
-    _, resize, crop, *_ = model.transform.transforms
+    size = model.transform.image_size
     assert rows["images"] == (
-        f"shorter side to {resize.size[0]} pixels ({resize.interpolation.value}), centre crop of {crop.size[0]}, "
+        f"shorter side to {256 * size // 224 if size >= 64 else size} pixels (bilinear), centre crop of {size}, "
         "RGB in [0, 1]"
     )
 

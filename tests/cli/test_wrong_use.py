@@ -138,11 +138,20 @@ def test_a_file_in_the_way_of_the_folder(refused, model_file, tmp_path, below):
 def test_a_folder_in_the_way_of_a_result(command, model_file, photo, tmp_path):
     (tmp_path / "cat.1-wolf.safetensors").mkdir()
     said = command("explain", photo, "--model", model_file, "--out", tmp_path, "--targets", "wolf")
+    assert (said.status, said.err) == (0, "")
+    names = {"cat.1-wolf.safetensors", "cat-2.1-wolf.safetensors", "cat-2.1-wolf.png"}
+    assert {p.name for p in tmp_path.iterdir()} == names
+
+
+def test_a_picture_that_cannot_be_written_leaves_no_numbers_alone(command, model_file, photo, tmp_path, monkeypatch):
+    def write_whole(path, content, **options):
+        raise OSError(f"cannot write {path}: the disk is full")
+
+    monkeypatch.setattr("bcos_vit.cli.explain.write_whole", write_whole)
+    said = command("explain", photo, "--model", model_file, "--out", tmp_path, "--targets", "wolf")
     assert (said.status, said.out) == (1, "")
-    line, summary = said.err.splitlines()
-    assert line.endswith("cat.1-wolf.safetensors: it is a folder, give a file name in it")
-    assert summary == "bcos-vit explain: 1 of 1 photos failed"
-    assert [p.name for p in tmp_path.iterdir()] == ["cat.1-wolf.safetensors"]
+    assert said.err.splitlines()[0].endswith("cat.1-wolf.png: the disk is full")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_without_matplotlib_the_line_that_installs_it_is_said(refused, model_file, monkeypatch):

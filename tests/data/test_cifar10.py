@@ -122,7 +122,7 @@ def test_items_are_the_photos_of_the_archive(unpacked, split):
         photo, label = part[number]
         assert (photo.mode, photo.size) == ("RGB", (32, 32))
         assert np.array_equal(np.asarray(photo).transpose(2, 0, 1), data[part.indices[number]])
-        assert label == labels[part.indices[number]]
+        assert label == part.targets[number] == labels[part.indices[number]]
     assert part.class_names == tuple(NAMES)
 
 

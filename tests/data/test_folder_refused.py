@@ -1,6 +1,7 @@
 """What is wrong with a folder of photos is said in a sentence that names the folder."""
 
 import errno
+import os
 import re
 from pathlib import Path
 
@@ -85,16 +86,16 @@ def test_another_part(tmp_path):
     refused(ValueError, sentence, "val", tree(tmp_path, ANIMALS), parts={"tset": "val"})
 
 
-@pytest.mark.parametrize("name", ["val", "train", "val/cat", "train/dog"])
+@pytest.mark.parametrize("name", ["val", "train", "val/cat", "train/dog", "val/cat/indoors"])
 def test_a_folder_that_cannot_be_read(tmp_path, monkeypatch, name):
-    root = tree(tmp_path, ANIMALS)
-    listed = Path.iterdir
+    root = tree(tmp_path, ANIMALS | {"val/cat/indoors": 1})
+    listed = os.scandir
 
-    def iterdir(folder):  # permissions do not stop a superuser, who may run the tests
-        if folder == root / name:
+    def scandir(folder):  # permissions do not stop a superuser, who may run the tests
+        if Path(folder) == root / name:
             raise PermissionError(errno.EACCES, "Permission denied", str(folder))
         return listed(folder)
 
-    monkeypatch.setattr(Path, "iterdir", iterdir)
+    monkeypatch.setattr(os, "scandir", scandir)
     split = "train" if name == "train/dog" else "val"
     refused(PermissionError, f"cannot read the folder ROOT/{name}: Permission denied", split, root)

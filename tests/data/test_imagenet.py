@@ -202,14 +202,26 @@ def test_trained_weights_keep_their_head(whole, tmp_path, capsys):
     assert chosen.image_size == 32
 
 
-def test_trained_weights_of_other_classes_get_a_head(whole, tmp_path, capsys):
+def test_trained_weights_of_another_order_keep_their_head(whole, tmp_path, capsys):
     model = create_model(VITC, image_size=32, **TINY)
     model.class_names = tuple(reversed(IMAGENET))
     save_model(model, tmp_path / "trained.safetensors")
     chosen = config(f"model.name={tmp_path}/trained.safetensors", "data=imagenet", f"data.root={whole}")
     further, _ = model_and_data(chosen, "val", adapt=True)
+    assert "a new head" not in capsys.readouterr().out
+    assert torch.equal(further.head.classify.weight, model.head.classify.weight.flip(0))
+    assert further.class_names == tuple(IMAGENET)
+
+
+def test_trained_weights_of_other_classes_get_a_head(whole, tmp_path, capsys):
+    model = create_model(VITC, image_size=32, **TINY)
+    model.class_names = tuple(f"{name}s" for name in IMAGENET)
+    save_model(model, tmp_path / "trained.safetensors")
+    chosen = config(f"model.name={tmp_path}/trained.safetensors", "data=imagenet", f"data.root={whole}")
+    further, _ = model_and_data(chosen, "val", adapt=True)
     assert "a new head" in capsys.readouterr().out
     assert not torch.equal(further.head.classify.weight, model.head.classify.weight)
+    assert further.class_names == tuple(IMAGENET)
 
 
 def test_a_model_is_evaluated_on_all_classes(whole, tmp_path):

@@ -24,12 +24,14 @@ def files(tmp_path_factory):
         ("bcos", "bcos", "0123456789"),
         ("twin", "standard", "0123456789"),
         ("reversed", "bcos", "9876543210"),
-        ("overlapping", "bcos", "01234x5678"),
+        ("overlapping", "bcos", "012345678x"),
         ("letters", "standard", "abcdefghij"),
     ):
         model = toy(f"{family}_vit_digits", num_classes=10, logit_scale=20.0)
         model.class_names = tuple(names)
         save_model(model, folder / f"{name}.safetensors")
+    save_model(toy("bcos_vit_digits", num_classes=1, logit_bias=0.0), folder / "one.safetensors")
+    write_photos(folder / "one", {"val/a": 2})
     write_photos(folder / "photos", {"val/a": 2, "val/b": 1, "val/c": 3})
     return folder
 
@@ -119,8 +121,13 @@ def test_photos_get_the_size_of_the_model(files, tmp_path):
     assert (report.gallery or report.mistakes).images.shape[1:] == (3, 8, 8)
 
 
-def test_classes_of_other_names_are_no_obstacle(files, tmp_path):
-    assert evaluated(files / "letters.safetensors", tmp_path / "out", "split=val").images == 180
+def test_classes_in_another_order_are_paired_by_name(files, tmp_path):
+    report = evaluated(files / "reversed.safetensors", tmp_path / "out", "split=val")
+    model, part = create_model(files / "reversed.safetensors"), Digits("val")
+    predicted = [model.class_names[n] for n in model(part.images).argmax(1).tolist()]
+    right = sum(name == str(label) for name, label in zip(predicted, part.labels, strict=True))
+    assert report.figures["accuracy"]["top1"] == pytest.approx(right / len(part))
+    assert report.class_names == tuple("9876543210")
 
 
 # --- what is refused, and leaves nothing behind ---
@@ -148,15 +155,20 @@ def test_classes_of_other_names_are_no_obstacle(files, tmp_path):
         (FileNotFoundError, ["model.name=none.safetensors"], "there is no weights file none.safetensors"),
         (FileNotFoundError, ["model.name=none.ckpt"], "there is no weights file none.ckpt"),
         (TypeError, ["+model.depth=3"], "holds its own spec and weights, with depth 2: drop depth"),
-        (ValueError, ["model.name=FILES/overlapping.safetensors"], "class 5 of the model is 'x', but of the data '5'"),
-        (ValueError, ["model.name=FILES/reversed.safetensors"], "class 0 of the model is '9', but of the data '0'"),
+        (ValueError, ["model.name=FILES/overlapping.safetensors"], "the model does not know the data's classes '9'"),
+        (ValueError, ["model.name=FILES/letters.safetensors"], "the model does not know the data's classes '0', '1'"),
+        (
+            ValueError,
+            ["data=folder", "data.root=FILES/one", "split=val", "model.name=FILES/one.safetensors"],
+            "the model has one logit, which is right about every image: give one of two classes or more",
+        ),
         (ValueError, ["data=folder"], "no folder is given: say where the images lie, as data.root=FOLDER"),
         (FileNotFoundError, ["data=folder", "data.root=FILES/none"], "there is no folder FILES/none"),
         (FileNotFoundError, ["data=folder", "data.root=FILES/photos"], "there is no folder FILES/photos/test"),
         (
             ValueError,
             ["data=folder", "data.root=FILES/photos", "split=val"],
-            "the data has 3 classes, but the model 10 logits",
+            "the model does not know the data's classes 'a', 'b', 'c': the data's are 'a', 'b', 'c', the model's '0', ",
         ),
         (FileNotFoundError, ["data=cifar10", "data.root=FILES"], "CIFAR-10 is missing from FILES"),
         (ValueError, ["data.batch_size=0"], "batch_size must be a whole number of at least 1, found 0"),

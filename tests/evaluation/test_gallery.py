@@ -117,3 +117,23 @@ def test_a_picture_that_cannot_be_written_is_a_sentence(model, tmp_path):
     report = Report({}, 2, {}, gallery=explain(model, images_for(model, 2)))
     with pytest.raises(OSError, match="cannot write"):
         report.draw_gallery(tmp_path / "missing" / "gallery.png")
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "expected"),
+    [
+        (1, 1, ["one image of one class", "one mistake:"]),
+        (2, 5, ["one image of each of 2 classes", "5 mistakes:"]),
+        (0, 2, ["2 mistakes:"]),
+        (3, 0, ["one image of each of 3 classes"]),
+        (0, 0, []),
+    ],
+)
+def test_captions_say_how_many(model, tmp_path, monkeypatch, right, wrong, expected):
+    captions = []
+    monkeypatch.setattr("bcos_vit.evaluation.report.columns", lambda parts, names: captions.extend(parts))
+    monkeypatch.setattr("bcos_vit.evaluation.report.write_png", lambda figure, path: None)
+    e = explain(model, images_for(model, 5))
+    assert Report({}, 5, {}, gallery=e[:right], mistakes=e[:wrong]).draw_gallery(tmp_path) is bool(expected)
+    assert len(captions) == len(expected)
+    assert all(words in caption for words, caption in zip(expected, captions, strict=True))

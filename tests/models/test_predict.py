@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from bcos_vit import create_model, predict
+from bcos_vit import create_model, explain, predict
 from toys import images_for, random_images, toy
 
 # --- transforms and predictions ---
@@ -79,11 +79,53 @@ def test_predict_shows_names_or_numbers() -> None:
     assert sorted(predict(model, images_for(model, 1)).names[0]) == ["ant", "bee", "cat"]
 
 
+@pytest.mark.parametrize(
+    ("names", "error", "sentence"),
+    [
+        (("ant", "bee"), ValueError, "the model has 3 logits, but 2 class names are given"),
+        (tuple("abcd"), ValueError, "the model has 3 logits, but 4 class names are given"),
+        ((), ValueError, "3 logits, but 0 class names"),
+        ("abc", TypeError, "class_names are a sequence of 3 names or None, found 'abc'"),
+        ({"a", "b", "c"}, TypeError, "class_names are a sequence of 3 names or None, found {"),
+        ({0: "a", 1: "b", 2: "c"}, TypeError, "class_names are a sequence of 3 names or None, found {0: 'a'"),
+        (range(3), TypeError, "class_names are texts, found 0"),
+        (("a", None, "c"), TypeError, "class_names are texts, found None"),
+        (7, TypeError, "class_names are a sequence of 3 names or None, found 7"),
+    ],
+)
+def test_class_names_that_do_not_fit_are_refused_where_they_are_set(names, error, sentence) -> None:
+    model = create_model("bcos_vit_digits", num_classes=3)
+    model.class_names = ["ant", "bee", "cat"]
+    with pytest.raises(error, match=sentence):
+        model.class_names = names
+    assert model.class_names == ("ant", "bee", "cat")
+    model.class_names = np.array(["a", "b", "c"])
+    assert model.class_names == ("a", "b", "c")
+    assert {type(name) for name in model.class_names} == {str}
+
+
+def test_a_plot_with_too_few_names_is_a_sentence() -> None:
+    model = create_model("bcos_vit_digits")
+    with pytest.raises(ValueError, match="class_names holds 3 names, and class 7 is explained"):
+        explain(model, images_for(model, 1), 7).plot(class_names=["a", "b", "c"])
+
+
 @pytest.mark.parametrize("k", [0, -1])
 def test_predict_refuses_no_classes(k: int) -> None:
     model = create_model("bcos_vit_digits")
     with pytest.raises(ValueError, match=f"at least 1, found {k}"):
         predict(model, images_for(model), k=k)
+
+
+@pytest.mark.parametrize("name", ["bcos_vit_digits", "standard_vit_digits"])
+@pytest.mark.parametrize("wrong", [255.0, -1.0, float("nan")])
+def test_predict_refuses_values_that_are_no_colours(name: str, wrong: float) -> None:
+    model = create_model(name)
+    images = images_for(model)
+    with pytest.raises(ValueError, match=r"must lie in \[0, 1\]|hold NaN"):
+        predict(model, images * wrong)
+    assert predict(model, images * wrong, check_values=False).logits.shape == (3, 5)
+    assert predict(model, images[:0]).names == []
 
 
 # --- images that do not fit ---

@@ -84,7 +84,7 @@ for call in sys.stdin:
     else:
         save_file(dict(model.state_dict()), out)
         said = {"spec": repr(model.spec), "names": model.class_names, "about": model.about}
-        said |= {"training": model.training, "size": model.transform.transforms[2].size[0]}
+        said |= {"training": model.training, "size": model.transform.image_size}
     print(json.dumps(said), flush=True)
 """
 

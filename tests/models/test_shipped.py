@@ -102,3 +102,9 @@ def test_a_damaged_card_is_a_sentence_not_a_broken_import(monkeypatch, tmp_path,
     assert shipped.shipped_card(NAMES[1]) is not None
     with pytest.raises(FileNotFoundError, match="or their card are missing or damaged"):
         create_model(NAMES[0], pretrained=True)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_recipe_expects_what_was_measured(name):
+    recipe = (ROOT / f"configs/recipe/{name.partition('_')[0]}_digits.yaml").read_text()
+    assert f"# Expected  {CARDS[name].top1:.2f} % on the test part with seed 0" in recipe

@@ -13,6 +13,7 @@ from bcos_vit import create_model
 from bcos_vit.config import build, plain
 from bcos_vit.data import cifar10
 from bcos_vit.evaluation.setting import model_and_data
+from bcos_vit.evaluation.trainer import build_trainer, given_callbacks
 from bcos_vit.metrics import Group
 from bcos_vit.models.zoo import CARDS
 from bcos_vit.training import OneVsRest
@@ -22,7 +23,7 @@ from bcos_vit.training.speed import speed_up
 from imagenet_tree import imagenet_tree
 from runs import CONFIGS, config, files, write_photos
 
-TRAINING = ("data", "debug", "experiment", "logger", "model", "recipe", "trainer")
+TRAINING = ("callbacks", "data", "debug", "experiment", "logger", "model", "recipe", "trainer")
 FILES = sorted(str(p.relative_to(CONFIGS).with_suffix("")) for p in CONFIGS.rglob("*.yaml"))
 CHOICES = [tuple(file.split("/", 1)) for file in FILES if "/" in file]
 METRICS = [name for group, name in CHOICES if group == "metrics"]
@@ -63,7 +64,7 @@ def chosen_with(group, name, output, photos, imagenet):
     elif "Folder" in chosen.data.dataset._target_:
         chosen.data.root = str(photos)
     elif "CIFAR10" in chosen.data.dataset._target_:  # is tested below, it is not at hand
-        chosen.data.dataset, chosen.data.root = config().data.dataset, None
+        chosen.data.dataset, chosen.data.root = {"_target_": "photo_tree.DigitPhotos", "_partial_": True}, None
     return chosen
 
 
@@ -88,7 +89,8 @@ def test_choice_composes_and_builds(group, name, tmp_path, photos, imagenet):
     assert type(classifier.loss).__name__ == {"bcos": "OneVsRest", "standard": "CrossEntropyLoss"}[model.spec.family]
     classifier.clip(model.parameters())
 
-    trainer = build(chosen.trainer)(callbacks=[], logger=build(chosen.logger))
+    trainer = build_trainer(chosen.trainer, callbacks=given_callbacks(chosen), loggers=[build(chosen.logger)])
+    assert any(type(c).__name__ == "EarlyStopping" for c in trainer.callbacks) == (group == "callbacks")
     assert trainer.max_epochs == chosen.recipe.epochs
     assert trainer.precision == ("bf16-mixed" if name == "gpus" else "32-true")
     assert len(trainer.loggers) == 1

@@ -2,6 +2,7 @@
 
 import pytest
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from PIL import Image
 
 import runs
 from bcos_vit.training import Classifier
@@ -161,3 +162,15 @@ def test_folders_made_for_a_run_that_fails_are_removed_and_a_link_is_kept(tmp_pa
 )
 def test_the_defaults_themselves_are_possible(word):
     check_config(config(word))
+
+
+@pytest.mark.parametrize("model", [(), (TWIN,), ("+model.logit_bias=0",), ("+model.pretrained=true",)])
+def test_one_class_is_one_sentence(tmp_path, model):
+    root = tmp_path / "photos"
+    for part in ("train", "val", "test"):
+        (root / part / "cat").mkdir(parents=True)
+        Image.new("RGB", (9, 8)).save(root / part / "cat" / "a.png")
+    (tmp_path / "runs").mkdir()
+    data = ("data=folder", f"data.root={root}", "data.num_workers=0", "image_size=8")
+    sentence = "^the data has one class, 'cat', and nothing to tell it from: add another class, "
+    refused(tmp_path / "runs" / "run", sentence, *data, *model)

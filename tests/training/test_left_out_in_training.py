@@ -153,7 +153,9 @@ def test_batches_of_damaged_files_only_do_not_end_the_run(root, tmp_path):
 def test_a_run_on_damaged_files_only_ends_with_a_sentence(root, tmp_path):
     for file in (root / "train").rglob("*.png"):
         file.write_bytes(b"")
-    with pytest.raises(ValueError, match=r"^no image of this part of the data can be read$"):
+    with pytest.raises(
+        ValueError, match=r"^no image of the train part's class 'a' can be read, such as: .*-1\.png is empty$"
+    ):
         learn(root, tmp_path / "run", "data.batch_size=4", "recipe.batch_size=4")
     assert not (tmp_path / "run").exists()
 

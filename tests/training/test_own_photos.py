@@ -8,6 +8,7 @@ import torch
 from omegaconf import OmegaConf
 
 from bcos_vit import create_model, explain
+from bcos_vit.evaluation.setting import model_and_data
 from bcos_vit.training import callbacks
 from bcos_vit.training import run as training
 from runs import SMALL, config, write_photos
@@ -64,7 +65,7 @@ def test_image_size_reaches_model_and_transforms(learnt):
     output, _, explained = learnt
     model = create_model(output / "model.safetensors")
     assert model.spec.image_size == 12
-    assert model.transform.transforms[2].size == (12, 12)
+    assert model.transform.image_size == 12
     assert OmegaConf.load(output / "config.yaml").image_size == 12
     assert [e.images.shape for e in explained] == [(3, 3, 12, 12)]  # no more than the validation part has
 
@@ -108,3 +109,17 @@ def test_a_missing_folder_is_a_sentence_and_leaves_nothing(tmp_path, root, sente
     with pytest.raises((OSError, ValueError), match=sentence):
         training.train(config(*SMALL, "data=folder", f"data.root={root}", f"output={tmp_path / 'run'}"))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_photos_that_are_shrunk_to_next_to_nothing_are_said_to_be(tmp_path, capfd):
+    root = write_photos(tmp_path / "photos", {f"{part}/{name}": 1 for part in IMAGES for name in "ab"}, size=40)
+    model_and_data(of_folder(root), "val", adapt=True)
+    said = capfd.readouterr().err
+    assert "photos of 40 x 40 pixels are shrunk to 8 x 8, which is what bcos_vit_digits is made for" in said
+    model_and_data(of_folder(root, "image_size=20"), "val", adapt=True)
+    assert capfd.readouterr().err == ""
+
+
+def test_a_step_of_more_images_than_there_are_is_said_to_be(photos, tmp_path, capfd):
+    training.train(of_folder(photos, f"output={tmp_path / 'run'}", "image_size=12", "data.batch_size=64"))
+    assert "note: there are 15 images to learn from, and a step takes all of them" in capfd.readouterr().out

@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 
+import numpy as np
 import pytest
 import timm.utils
 import torch
@@ -10,13 +11,16 @@ from bcos.data.datamodules import ImageNetDataModule
 from bcos.modules.logitlayer import LogitLayer
 from bcos.modules.losses import BinaryCrossEntropyLoss, UniformOffLabelsBCEWithLogitsLoss
 from bcos.training.agc import adaptive_clip_grad_
+from PIL import Image
 from torch import nn
 from torchvision.transforms import InterpolationMode, autoaugment, v2
 from torchvision.transforms import transforms as v1
+from torchvision.transforms.v2.functional import pil_to_tensor
 
 from bcos_vit.config import build, plain
 from bcos_vit.data.imagenet import imagenet_classes
 from bcos_vit.models.zoo import CARDS, preprocessing
+from bcos_vit.preprocessing import resized
 from bcos_vit.training import OneVsRest
 from bcos_vit.training.batches import split_batch
 from bcos_vit.training.schedule import warmup_cosine
@@ -178,11 +182,13 @@ def test_evaluation_transforms_have_the_same_sizes(both):
     chosen, theirs = both
     preset = theirs["data"]["test_transform"]
     assert chosen.data.eval_transform._target_.endswith(preprocessing.__name__)
-    _, resize, crop, _, _ = build(chosen.data.eval_transform).transforms
-    assert tuple(resize.size) == (preset.resize.size,)
-    assert (resize.interpolation, resize.antialias) == (preset.resize.interpolation, preset.resize.antialias)
-    assert tuple(crop.size) == tuple(preset.center_crop.size)
-    assert crop.size[0] == CARDS[chosen.model.name].spec.image_size == preset.args["crop_size"]
+    ours = build(chosen.data.eval_transform)
+    assert resized(ours.image_size) == preset.resize.size
+    assert (ours.image_size, ours.image_size) == tuple(preset.center_crop.size)
+    assert ours.image_size == CARDS[chosen.model.name].spec.image_size == preset.args["crop_size"]
+    photo = Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8))
+    theirs = pil_to_tensor(preset.center_crop(preset.resize(photo)))
+    assert torch.allclose(ours(photo), theirs / 255)
 
 
 def test_classes_channels_and_logit_bias(both):

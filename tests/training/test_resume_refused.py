@@ -123,3 +123,11 @@ def test_what_differs_but_does_not_matter_is_taken(plain, tmp_path):
         *("trainer.log_every_n_steps=1", "explanations.every=1", "logger=tensorboard"),
     )
     assert report.images == 360
+
+
+def test_other_classes_of_the_same_number(plain, tmp_path):
+    state = torch.load(plain, weights_only=True)
+    for name, classes in {"order": "9876543210", "other": "abcdefghij"}.items():
+        torch.save(state | {"class_names": list(classes)}, tmp_path / f"{name}.ckpt")
+        sentence = rf"{name}\.ckpt was made for the classes '{classes[0]}', .* and 2 more, not '0', '1', "
+        refused(tmp_path / "again", tmp_path / f"{name}.ckpt", sentence)
