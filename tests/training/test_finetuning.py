@@ -287,7 +287,7 @@ def test_a_twin_needs_its_own_recipe(parity, tmp_path):
 
 @pytest.mark.slow
 def test_the_benchmark_prints_its_table(benchmark, capsys, monkeypatch):
-    monkeypatch.setattr("sys.argv", ["finetune.py", "--seeds", "0", "--epochs", "2", "--tasks", "parity", "photos"])
+    monkeypatch.setattr("sys.argv", ["finetune.py", "--seeds", "0", "--epochs", "1", "--tasks", "parity", "photos"])
     benchmark.main()
     rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines()[2:]]
     assert [row[0] for row in rows] == ["| parity"] * 3 + ["| photos"] * 3
