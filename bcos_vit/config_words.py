@@ -37,32 +37,60 @@ def readable(words: Sequence[str], *, program: str) -> list[str]:
         If Hydra would refuse a word, or take a path for something else, with the line to type in a shell.
     """
     several = any(word in ("-m", "--multirun") for word in words)
-    expanded = [_expanded(word, several) for word in words]
-    wrong = [word for word in expanded if _is_misread(word, several)]
+    together = _together(words)
+    expanded = [_expanded(word, several) for word in together]
+    wrong = [new for old, new in zip(together, expanded, strict=True) if old not in words or _is_misread(new, several)]
     if wrong:
-        line = shlex.join(["python", program, *(_quoted(word) if word in wrong else word for word in expanded)])
+        line = shlex.join(["python", program, *(_quoted_word(word) if word in wrong else word for word in expanded)])
         raise ValueError(
             f"{' and '.join(wrong)} cannot be read, since Hydra gives signs such as = , ( ) [ ] {{ }} and numbers a "
-            f"meaning of their own and takes no others; quotes in quotes keep it as it is, type: {line}"
+            f"meaning of their own and takes no others, and a shell ends a word at a space; quotes in quotes keep it "
+            f"as it is, type: {line}"
         )
     return expanded
 
 
+def _together(words: Sequence[str]) -> list[str]:
+    """The words, where those behind a path that are no ``name=value`` belong to it: it was typed without quotes."""
+    joined: list[str] = []
+    for word in words:
+        before = _WORD.fullmatch(joined[-1]) if joined else None
+        if before is not None and _is_path(before["key"]) and "=" not in word and not word.startswith(("-", "~")):
+            joined[-1] += f" {word}"
+        else:
+            joined.append(word)
+    return joined
+
+
 def _expanded(word: str, several: bool) -> str:
-    """The word with its path, or in a multirun each of its paths, in full."""
+    """The word with ``~`` expanded where its value, or one of the ``several`` values of a multirun, begins with it."""
     found = _WORD.fullmatch(word)
-    if found is None or not found["value"].startswith("~"):
+    if found is None:
         return word
-    values = found["value"].split(",") if several else [found["value"]]
-    quoted = [_quoted(f"{found['key']}={os.path.expanduser(value)}").partition("=")[2] for value in values]
-    return f"{found['key']}={','.join(quoted)}"
+    several = several and not re.search(r"[\"'(\[{]", found["value"])  # else commas may stand in quotes or brackets
+    values = [value.strip() for value in found["value"].split(",")] if several else [found["value"]]
+    if not any(value.startswith("~") for value in values):
+        return word
+    return f"{found['key']}={','.join(map(_in_home, values))}"
 
 
-def _quoted(word: str) -> str:
-    """The word with its value in quotes, in which Hydra takes it as text; ``${name}`` refers to a value as before."""
+def _in_home(value: str) -> str:
+    return _quoted(os.path.expanduser(value)) if value.startswith("~") else value
+
+
+def _is_path(key: str) -> bool:
+    return key.lstrip("+") in PATHS
+
+
+def _quoted(value: str) -> str:
+    """The value in quotes, in which Hydra takes it as text; ``${name}`` refers to a value as before."""
+    escaped = re.sub(r'(\\*)("|$)', lambda found: found[1] * 2 + (found[2] and '\\"'), value)
+    return f'"{escaped}"'
+
+
+def _quoted_word(word: str) -> str:
     key, _, value = word.partition("=")
-    value = re.sub(r'(\\*)("|$)', lambda found: found[1] * 2 + (found[2] and '\\"'), value)
-    return f'{key}="{value}"'
+    return f"{key}={_quoted(value)}"
 
 
 def _is_misread(word: str, several: bool) -> bool:
@@ -73,7 +101,7 @@ def _is_misread(word: str, several: bool) -> bool:
         override = OverridesParser.create().parse_override(word)
     except HydraException:
         return True
-    if found["key"].lstrip("+") not in PATHS:
+    if not _is_path(found["key"]):
         return False
     if override.is_sweep_override():
         return not several

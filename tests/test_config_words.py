@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 import runs
 from bcos_vit.config_words import readable
@@ -71,6 +72,22 @@ def test_home_is_expanded(monkeypatch):
     assert runs.config(words[0], "data=folder").data.root == "/home/of me/a b, c"
     several = readable(["-m", "model.name=~/a,~/b c"], program="train.py")
     assert several == ["-m", 'model.name="/home/of me/a","/home/of me/b c"']
+
+
+def test_home_is_expanded_in_each_value_of_a_multirun(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/of me")
+    words = readable(["-m", "data.root=~/a,b, ~/c", "seed=0,1"], program="train.py")
+    assert words == ["-m", 'data.root="/home/of me/a",b,"/home/of me/c"', "seed=0,1"]
+    read = OverridesParser.create().parse_override(words[1])
+    assert [getattr(value, "text", value) for value in read.value().list] == ["/home/of me/a", "b", "/home/of me/c"]
+
+
+def test_a_path_that_a_shell_took_apart_at_spaces_is_put_together():
+    said = refusal("output=my", "last", "run (2)", "seed=1", "-cn", "train")
+    assert said.startswith("output=my last run (2) cannot be read, ")
+    assert said.endswith(" type: python train.py 'output=\"my last run (2)\"' seed=1 -cn train")
+    for alone in (["seed=1", "photos"], ["photos"], ["output=run", "~model.x"], ["output=run", "-m"]):
+        assert readable(alone, program="train.py") == alone
 
 
 def test_the_command_answers_in_a_sentence(tmp_path):

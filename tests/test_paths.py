@@ -63,6 +63,12 @@ def test_data_sets_are_looked_for_in_the_home_folder(home, kind):
         kind("train", root="~/photos")
 
 
+def test_a_part_of_the_data_may_lie_elsewhere_in_the_home_folder(home, tmp_path):
+    runs.write_photos(tmp_path / "photos", {"train/a": 1, "train/b": 1})
+    runs.write_photos(home, {"mine/a": 2})
+    assert Folder("test", root=str(tmp_path / "photos"), parts={"test": "~/mine"}).part == home / "mine"
+
+
 def test_a_run_in_the_home_folder(home):
     with pytest.raises(FileNotFoundError, match=f"there is no .*{home}/none"):
         runs.train("output='~/run'", "resume='~/none/last.ckpt'")

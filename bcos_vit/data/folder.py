@@ -74,7 +74,7 @@ class Folder(Dataset[tuple[Any, int]]):
         root = str(user_path(root))
         if not Path(root).is_dir():
             raise FileNotFoundError(f"there is no folder {root}")
-        self._parts = {name: Path(root) / folder for name, folder in folders.items()}
+        self._parts = {name: Path(root) / user_path(folder) for name, folder in folders.items()}
         self.part = self._parts[split]
         if not self.part.is_dir():
             raise FileNotFoundError(

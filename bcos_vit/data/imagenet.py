@@ -72,7 +72,7 @@ class ImageNet(Folder):
     ) -> None:
         folders = PARTS | dict(parts or {})
         if split in PARTS and root:
-            _require(user_path(root) / folders[split], unpack)
+            _require(user_path(root) / user_path(folders[split]), unpack)
         super().__init__(split, transform, root=root, parts=folders)
         self.class_names = tuple(imagenet_classes().values())
 

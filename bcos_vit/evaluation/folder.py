@@ -42,7 +42,7 @@ def claimed_folder(config: DictConfig, below: str, *, resume: str | None = None)
     below
         Where a new folder is made.
     resume
-        The checkpoint that is gone on with: the folder that it lies in need not be empty.
+        The checkpoint that is gone on with: the folder of its run need not be empty.
 
     Raises
     ------
@@ -54,8 +54,9 @@ def claimed_folder(config: DictConfig, below: str, *, resume: str | None = None)
         If it cannot be written to.
     """
     if not _is_first():
-        config.output = os.environ.get(FOLDER) or as_value(user_path(config.output or _name(config, below)))
-        yield user_path(config.output)
+        folder = user_path(os.environ.get(FOLDER) or config.output or _name(config, below))
+        config.output = as_value(folder)
+        yield folder
         return
     with ExitStack() as stack:
         if config.output is None:

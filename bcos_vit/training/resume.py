@@ -54,12 +54,15 @@ def check_resumable(path: Path, classifier: Classifier) -> int:
     return int(content["epoch"]) + 1
 
 
-def put_aside(output: Path) -> None:
+def put_aside(output: Path, resumed: Path) -> None:
     """Move the files of the run that is gone on with in its own folder, as its report, to ``before_resume``.
 
-    Checkpoints, logs and pictures stay in their folders, where the resumed run adds to them.
+    Checkpoints, logs and pictures stay in their folders, where the resumed run adds to them; but a ``last.ckpt`` that
+    is not the checkpoint ``resumed`` is moved, too, since the first epoch would write over it.
     """
     files = [path for path in output.iterdir() if path.is_file() and path.name != LOCK]
+    if (last := output / "checkpoints/last.ckpt").is_file() and not last.samefile(resumed):
+        files.append(last)
     if files:
         names = (output / ("before_resume" if number == 1 else f"before_resume-{number}") for number in count(1))
         aside = next(path for path in names if not path.exists())

@@ -108,7 +108,8 @@ def _train(config: DictConfig, command: str | None, output: Path) -> Report | No
         if trainer.global_rank:  # else all processes would draw the same crops and mixing ratios
             torch.manual_seed(torch.initial_seed() + trainer.global_rank)
         if trainer.is_global_zero:
-            put_aside(output)
+            if config.resume is not None:
+                put_aside(output, Path(config.resume))
             write_whole(output / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
         with saying_what_is_kept(output, command, trainer):
             with _own_wandb_run(trainer):

@@ -191,11 +191,14 @@ def test_the_first_process_believes_no_variable_of_another_run(monkeypatch):
     assert os.environ[FOLDER] == "elsewhere"
 
 
-def test_a_name_with_the_signs_of_an_interpolation_is_kept():
-    chosen = config(r"runs/\${seed}")
+def test_a_name_with_the_signs_of_an_interpolation_is_kept(monkeypatch):
+    chosen, others = config(r"runs/\${seed}"), config()
     with claimed_folder(chosen, "runs") as folder:
         assert str(folder) == chosen.output == "runs/${seed}"
         assert chosen.log == "runs/${seed}/log"
+        monkeypatch.setattr(rank_zero_only, "rank", 1)
+        with claimed_folder(others, "runs") as same:
+            assert str(same) == others.output == "runs/${seed}"
 
 
 @pytest.mark.parametrize("model", ["../runs/A/model.safetensors", "runs/A/checkpoints/best.ckpt"])

@@ -66,6 +66,15 @@ def _in_a_thread(function):
         pool.submit(function).result()
 
 
+def test_the_last_checkpoint_is_kept_where_a_run_goes_back_to_its_best(cut):
+    last = cut / "checkpoints/last.ckpt"
+    best = last.with_name("best.ckpt")
+    before = runs.files(cut)
+    assert runs.train(*RUN, f"resume={best}", f"output={cut}") is not None
+    assert runs.files(cut)["before_resume/last.ckpt"] == before["checkpoints/last.ckpt"]
+    assert last.is_file()
+
+
 def test_half_a_row_of_a_killed_run_does_not_spoil_the_next(cut):
     file = cut / "log/metrics.csv"
     file.write_text(file.read_text().rstrip() + "\r\n1,2")
