@@ -3,9 +3,12 @@
 import subprocess
 import sys
 
+import pytest
+
 from commands import results
 
 
+@pytest.mark.slow
 def test_a_closed_output_does_not_stop_the_work(photo, model_file, tmp_path):
     out = tmp_path / "out"
     command = ["explain", *[str(photo)] * 9, "--model", str(model_file), "--out", str(out), "--batch-size", "1"]

@@ -113,6 +113,7 @@ def test_model_and_folder_may_have_odd_names_too(command, photo, model_file, tmp
     assert paired(plain).keys() == {"cat.1-wolf"}
 
 
+@pytest.mark.slow
 def test_a_terminal_that_cannot_show_a_name_is_no_reason_to_stop(named, model_file, tmp_path):
     path = named("\N{CAT FACE}.png")
     done = subprocess.run(

@@ -94,6 +94,7 @@ def test_wheel_holds_the_package_and_the_shipped_models_only(wheel):
     assert [name for name in names if name.endswith("/LICENSE")]
 
 
+@pytest.mark.slow
 def test_shipped_models_explain_from_the_wheel_alone_without_a_network(installed, photo, tmp_path):
     values = f"NAMES = {SHIPPED}; PHOTO = {str(photo)!r}; OUT = {str(tmp_path / 'out')!r}\n"
     (tmp_path / "runner.py").write_text(OFFLINE + CONTROL + values + USE)

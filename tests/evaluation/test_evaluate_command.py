@@ -37,6 +37,7 @@ def test_a_photo_that_cannot_be_read_is_named(tmp_path):
     assert left(tmp_path) == ["model.safetensors", "photos"]
 
 
+@pytest.mark.slow
 def test_a_missing_file_is_named_and_no_folder_is_left(tmp_path):
     done = start(tmp_path, "model.name=runs/mine/model.safetensors")()
     assert done.error() == "there is no weights file runs/mine/model.safetensors"

@@ -118,6 +118,7 @@ def test_copies_are_exact(name: str, tmp_path: Path) -> None:
             assert ViT.from_pretrained(tmp_path / how).spec == model.spec
 
 
+@pytest.mark.slow
 def test_compiled_models_are_shared_like_others(tmp_path: Path) -> None:
     model = kind("bcos-stem-rope-tokens")
     compiled = torch.compile(model, backend="eager", fullgraph=True)
