@@ -121,7 +121,7 @@ def _hold(path: Path, place: Path, flags: int, deadline: float) -> int:
         os.close(descriptor)
         if not free and time.monotonic() >= deadline:
             raise HeldError(
-                f"{path} is in use by another process or thread: wait until it has ended, or give another name"
+                f"{path} is in use by another process: wait until it has ended, or give another name"
             )
         if not free:
             time.sleep(_PAUSE)
