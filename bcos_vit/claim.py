@@ -120,9 +120,7 @@ def _hold(path: Path, place: Path, flags: int, deadline: float) -> int:
             raise _NoLockError(error.errno, error.strerror) from error
         os.close(descriptor)
         if not free and time.monotonic() >= deadline:
-            raise HeldError(
-                f"{path} is in use by another process: wait until it has ended, or give another name"
-            )
+            raise HeldError(f"{path} is in use by another process: wait until it has ended, or give another name")
         if not free:
             time.sleep(_PAUSE)
 
