@@ -75,14 +75,14 @@ def _expanded(word: str, several: bool) -> str:
 
 
 def _in_home(value: str) -> str:
-    return _quoted(os.path.expanduser(value)) if value.startswith("~") else value
+    return quoted(os.path.expanduser(value)) if value.startswith("~") else value
 
 
 def _is_path(key: str) -> bool:
     return key.lstrip("+") in PATHS
 
 
-def _quoted(value: str) -> str:
+def quoted(value: str) -> str:
     """The value in quotes, in which Hydra takes it as text; ``${name}`` refers to a value as before."""
     escaped = re.sub(r'(\\*)("|$)', lambda found: found[1] * 2 + (found[2] and '\\"'), value)
     return f'"{escaped}"'
@@ -90,7 +90,7 @@ def _quoted(value: str) -> str:
 
 def _quoted_word(word: str) -> str:
     key, _, value = word.partition("=")
-    return f"{key}={_quoted(value)}"
+    return f"{key}={quoted(value)}"
 
 
 def _is_misread(word: str, several: bool) -> bool:

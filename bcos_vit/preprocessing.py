@@ -27,8 +27,8 @@ LONG = 1.6
 """A photo whose longer side is more than so many times the shorter one loses much when it is cropped to a square."""
 
 
-class Preprocessing:
-    """A photo -> (3, H, W) RGB in [0, 1], float32: what ``model.transform`` is. No dataclass: Hydra would merge it.
+class Preprocessing:  # no dataclass, which Hydra would merge into its configuration
+    """A photo -> (3, H, W) RGB in [0, 1], float32: what ``model.transform`` is.
 
     >>> from PIL import Image
     >>> transform = Preprocessing(image_size=224, patch_size=16)

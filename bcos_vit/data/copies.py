@@ -31,8 +31,8 @@ def note_copies(parts: Mapping[str, Any]) -> None:
         if set(files[one]) & set(files[other]):
             continue
         shared = sizes[one].keys() & sizes[other].keys()
-        known = {_digest(path) for size in shared for path in sizes[one][size]}
-        copies = [path for size in shared for path in sizes[other][size] if _digest(path) in known - {None}]
+        known = {_digest(path) for size in shared for path in sizes[one][size]} - {None}
+        copies = [path for size in shared for path in sizes[other][size] if _digest(path) in known]
         if copies:
             note_once(
                 f"{len(copies):,} of the {len(files[other]):,} photos of the {other} part are in the {one} part too, "

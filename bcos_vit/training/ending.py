@@ -15,6 +15,7 @@ from typing import NoReturn
 
 from lightning import Trainer
 
+from bcos_vit.config_words import quoted
 from bcos_vit.photos import PhotoError
 
 
@@ -80,8 +81,7 @@ def override(word: tuple[str, str]) -> str:
     name, value = word
     if re.fullmatch(r"[\w./-]+", value, re.ASCII):
         return f"{name}={value}"
-    escaped = re.sub(r"(\\*)(\"|$)", lambda match: match[1] * 2 + (match[2] and "\\" + match[2]), value)
-    return f'{name}="{escaped}"'
+    return f"{name}={quoted(value)}"
 
 
 @contextmanager

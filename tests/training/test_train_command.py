@@ -38,7 +38,7 @@ def test_default_run_reaches_the_promised_accuracy(tmp_path):
     done = runs.command("output=run", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     accuracy, residual, share = done.stdout.splitlines()[-3:]
-    # Five seeds gave 96.9 to 97.8, and one image is 0.28: other rounding may cost a few of 360, a fault costs more.
+    # Three seeds gave 96.9 to 97.8, and one image is 0.28: other rounding may cost a few of 360, a fault costs more.
     assert float(accuracy.removeprefix("test accuracy: ").removesuffix(" %")) >= 95.5
     assert float(residual.removeprefix("largest relative residual: ")) <= 1e-5
     assert share == "image share: 100 %"
