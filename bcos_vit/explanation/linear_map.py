@@ -254,11 +254,12 @@ def explainable(model: nn.Module) -> Explainable:
             "this is a conventional model, not dynamic linear: it has no linear map to read off. Compare it with "
             "post-hoc methods (bcos_vit.attribution, in a later release) or explain a B-cos model"
         )
-    if any(isinstance(m, _DROPOUT) and m.training and m.p > 0 for m in module.modules()):
-        raise ValueError("the model drops units at random in training mode: call model.eval() before explaining it")
-    if any(p.is_inference() for p in module.parameters()):
-        raise ValueError(
-            "the model's weights were made under torch.inference_mode and cannot be differentiated: build or load "
-            "the model outside of it (explaining inside is fine)"
-        )
+    for part in module.modules():
+        if isinstance(part, _DROPOUT) and part.training and part.p > 0:
+            raise ValueError("the model drops units at random in training mode: call model.eval() before explaining it")
+        if any(weight is not None and weight.is_inference() for weight in part._parameters.values()):
+            raise ValueError(
+                "the model's weights were made under torch.inference_mode and cannot be differentiated: build or load "
+                "the model outside of it (explaining inside is fine)"
+            )
     return cast(Explainable, module)

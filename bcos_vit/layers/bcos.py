@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bcos_vit.layers.functions import with_signature
 from bcos_vit.layers.maps import Convolution, Dense, Map
 from bcos_vit.layers.mode import fixed, freeze, is_autocast, is_frozen
 
@@ -61,6 +62,7 @@ def respond(x: Tensor, w: Tensor, r: Tensor, linear: Map, max_out: int) -> tuple
     return l, torch.ones_like(r[:1]), winner
 
 
+@with_signature
 class BcosLearning(torch.autograd.Function):
     """Closed-form gradient of the B-cos transform by its input and its weight.
 
