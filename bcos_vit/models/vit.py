@@ -212,8 +212,8 @@ class ViT(nn.Module, HubMixin):
         >>> model(torch.rand(2, 3, 8, 8)).shape
         torch.Size([2, 10])
 
-        Names of weights stay; ``explain``, copies and saved files are not compiled. Each model has eight versions of its
-        own (of sizes, dtypes, training or not, ...), where all that ``torch.compile(model)`` makes share eight.
+        Names of weights stay; ``explain``, copies and saved files are not compiled. Each model has eight versions of
+        its own (of sizes, dtypes, training or not, ...), where all that ``torch.compile(model)`` makes share eight.
 
         Parameters
         ----------
