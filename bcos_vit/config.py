@@ -28,13 +28,13 @@ with needs("train"):
 FULL_ERROR = "HYDRA_FULL_ERROR"
 """The variable that makes Hydra raise errors."""
 SAID = {
-    "due to fullgraph=True": "the compiled model met a ninth kind of input (size, dtype, mode), and torch compiles it for "
+    "FailOnRecompileLimitHit": "the compiled model met a ninth kind of input (size, dtype, mode), and torch compiles it for "
     "eight at most: give images of one size, or speed.compile=false",
     "by peer": "another process of this run has ended, its own message says why",
     "DataLoader worker": "a process that loads images was ended from outside, as systems do where memory runs out: "
     "give fewer of them with data.num_workers=..., or 0",
 }
-"""Words of PyTorch's errors that are no fault of the program, and what to say."""
+"""Words, or the class, of PyTorch's errors that are no fault of the program, and what to say."""
 SINGLE = ("data", "logger", "model", "recipe")
 """The groups of which one file is chosen."""
 OmegaConf.register_new_resolver("name_of_model", name_of_model, replace=True)  # ${name_of_model:${model.name}}
@@ -121,7 +121,7 @@ def sentences(traceback: bool) -> Iterator[None]:
             raise
         sys.exit(f"error: {_sentence(error)}")
     except Exception as error:
-        reason = next((said for words, said in SAID.items() if words in str(error)), None)
+        reason = next((said for words, said in SAID.items() if words in f"{type(error).__name__}: {error}"), None)
         if traceback or reason is None:
             raise
         sys.exit("\n".join([f"error: {reason}", *getattr(error, "__notes__", ())]))

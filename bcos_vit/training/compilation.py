@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from typing import Any, Literal, NamedTuple
@@ -125,7 +126,8 @@ class Compilation(Callback):
 def remaining(trainer: Trainer) -> float:
     """Micro-batches that each device has still to take, as far as the trainer knows; callbacks may end it earlier."""
     steps = trainer.estimated_stepping_batches - trainer.global_step
-    return steps * min(trainer.accumulate_grad_batches, trainer.num_training_batches)
+    batches = trainer.num_training_batches  # of an epoch, whose last step may have fewer than the others
+    return steps * batches / math.ceil(batches / trainer.accumulate_grad_batches)
 
 
 def cold_start(module: LightningModule) -> float:
