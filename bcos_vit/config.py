@@ -28,8 +28,8 @@ with needs("train"):
 FULL_ERROR = "HYDRA_FULL_ERROR"
 """The variable that makes Hydra raise errors."""
 SAID = {
-    "FailOnRecompileLimitHit": "the compiled model met a ninth kind of input (size, dtype, mode), and torch compiles it for "
-    "eight at most: give images of one size, or speed.compile=false",
+    "FailOnRecompileLimitHit": "the compiled model met a ninth kind of input (size, dtype, mode), and torch compiles "
+    "it for eight at most: give images of one size, or speed.compile=false",
     "by peer": "another process of this run has ended, its own message says why",
     "DataLoader worker": "a process that loads images was ended from outside, as systems do where memory runs out: "
     "give fewer of them with data.num_workers=..., or 0",

@@ -193,8 +193,9 @@ def test_an_optimiser_without_a_fused_form_is_refused_in_a_sentence(tmp_path):
 
 @pytest.mark.parametrize("name", ["compile", "checkpointing", "channels_last", "fused"])
 def test_a_switch_is_on_or_off(tmp_path, name):
-    for value, found in (("1", "1"), ("yes please", "'yes please'"), ("null", "None")):
-        with pytest.raises(ValueError, match=rf"^speed\.{name} must be true or false, found {found}$"):
+    words = "true, false or auto" if name == "compile" else "true or false"
+    for value, found in (("1", "1"), ("yes please", "'yes please'"), ("null", "None"), ("Auto", "'Auto'")):
+        with pytest.raises(ValueError, match=rf"^speed\.{name} must be {words}, found {found}$"):
             runs.train(f"output={tmp_path / 'run'}", f"speed.{name}={value}")
     assert not (tmp_path / "run").exists()
 
