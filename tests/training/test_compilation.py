@@ -8,11 +8,12 @@ from lightning import Callback, Trainer
 from torch.utils.data import DataLoader
 
 import runs
+from bcos_vit import create_model
 from bcos_vit.compiler import missing_compiler
 from bcos_vit.config import build, sentences
 from bcos_vit.training import compilation, run
 from bcos_vit.training.compilation import Compilation, Estimate, remaining
-from toys import images_for, toy
+from toys import deviation, images_for, toy
 
 pytestmark = pytest.mark.usefixtures("no_compiled_code")
 
@@ -155,6 +156,25 @@ def test_a_run_compiled_on_the_way_is_averaged_validated_and_explained(tmp_path,
     assert report.figures["completeness"]["largest_residual"] <= 1e-5
     assert "speed.compile=auto: the model is compiled now: 5 micro-batches" in capsys.readouterr().out
     assert len(list((tmp_path / "run/explanations").iterdir())) == 2
+
+
+@pytest.mark.slow
+def test_a_compiled_run_is_averaged_cut_resumed_and_explained(tmp_path):
+    words = ("speed.compile=true", "ema=0.9", "recipe.epochs=4", "explanations.every=1")
+    with pytest.raises(runs.Cut):
+        runs.train(*words, f"output={tmp_path / 'cut'}", watcher=runs.Recorder(cut=10))
+    again, last = runs.Recorder(), tmp_path / "cut/checkpoints/last.ckpt"
+    report = runs.train(*words, f"output={tmp_path / 'again'}", f"resume={last}", watcher=again)
+    assert [step for _, step in again.places] == list(range(8, 16))
+    assert report.figures["completeness"]["largest_residual"] <= 1e-5
+    assert len(list((tmp_path / "again/explanations").iterdir())) == 2
+    kept = runs.checkpoint(tmp_path / "again", "best")["state_dict"]
+    weights = create_model(tmp_path / "again/model.safetensors").state_dict()
+    assert runs.equal(weights, {name.removeprefix("model."): tensor for name, tensor in kept.items()})
+    plain = runs.Recorder()  # the switch may change between the two
+    runs.train(*words[1:], f"output={tmp_path / 'plain'}", f"resume={last}", watcher=plain)
+    for name, tensor in plain.weights[-1].items():
+        assert deviation(again.weights[-1][name], tensor) <= 1e-4
 
 
 # --- without a compiler ---
