@@ -84,6 +84,9 @@ class Rotary(Unplaced):
     def forward(self, x: Tensor) -> tuple[Tensor, Rotation | None]:
         return x.flatten(1, 2), rotation(x.shape[1], x.shape[2], self.head_dim, like=x)
 
+    def extra_repr(self) -> str:
+        return f"head_dim={self.head_dim}"
+
 
 def placing(position: str, head_dim: int) -> nn.Module:
     """What tells tokens where they are before the blocks, by the word of the spec; a learned prior is in the blocks."""
