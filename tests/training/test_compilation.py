@@ -24,7 +24,7 @@ def quick(monkeypatch):
     monkeypatch.setattr(compilation, "WARM_UP", 1)
     monkeypatch.setattr(compilation, "TIMED", 2)
     monkeypatch.setattr(compilation, "COLD_START", (0.1, 0.1))
-    monkeypatch.setattr(compilation, "SAVED", {"cpu": 0.1})
+    monkeypatch.setattr(compilation, "SAVED", {("cpu", family): 0.1 for family in ("bcos", "standard")})
     times = iter(range(10_000))
     monkeypatch.setattr(compilation, "_now", lambda device: float(next(times)))
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
@@ -120,6 +120,11 @@ def test_what_remains_ends_with_max_steps_and_goes_on_after_a_cut(tmp_path):
     assert left.found == list(range(12, 0, -1))
 
 
+def test_a_device_of_which_nothing_is_known_does_not_compile(monkeypatch):
+    monkeypatch.setattr(compilation, "SAVED", {})
+    assert not is_compiled(fit(Compilation("auto"))[0])
+
+
 def test_estimates():
     assert not Estimate(100, 1.0, 0.1, 10.0).pays
     assert Estimate(101, 1.0, 0.1, 10.0).pays
@@ -128,7 +133,7 @@ def test_estimates():
 
 def test_true_says_beforehand_how_long_it_takes(capsys):
     fit(Compilation(True), max_epochs=1, limit_train_batches=1)
-    said = "speed.compile=true: compiling takes about 0.2 s at the start, less where torch has kept it\n"
+    said = "speed.compile=true: compiling takes about 0.2 s, most of it at the start; less where torch has kept it\n"
     assert capsys.readouterr().out == said
 
 
