@@ -41,7 +41,7 @@ class _Choice(NamedTuple):
 
 
 class _Process:
-    """The switches are those of the whole process: whoever comes in first sets them, the last one out puts them back."""
+    """The switches are those of the whole process: the first one in sets them, the last one out puts them back."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -86,7 +86,7 @@ def ieee_float32() -> Iterator[None]:
 
 def _set() -> _Choice:
     """Choose IEEE arithmetic, and return what was chosen before."""
-    old = [_read(get) for get, _ in (_PRODUCTS, _CUBLAS, _CUDNN)]
+    products, cublas, cudnn = (_read(get) for get, _ in (_PRODUCTS, _CUBLAS, _CUDNN))
     found: dict[tuple[str, str], str] = {}
     if _BY_OPERATION:
         get, put = torch._C._get_fp32_precision_getter, torch._C._set_fp32_precision_setter
@@ -97,7 +97,7 @@ def _set() -> _Choice:
                     put(*key, "none")
     _PRODUCTS[1]("highest")
     _CUDNN[1](False)
-    return _Choice(*old, found)
+    return _Choice(products, cublas, cudnn, found)
 
 
 def _put_back(choice: _Choice) -> None:
