@@ -156,7 +156,7 @@ def _memory(device: torch.device) -> Finding:
 
 
 def peak(model: ViT, images: Tensor, memory: int) -> float:
-    """Memory of the CUDA device at its highest while ``images`` are explained, over ``memory`` and the results twice."""
+    """The CUDA device's memory at its highest while ``images`` are explained, over ``memory`` and the results twice."""
     explain(model, images[:1])  # what libraries set aside at their first use
     torch.cuda.synchronize(images.device)
     before = torch.cuda.memory_allocated(images.device)

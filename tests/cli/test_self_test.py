@@ -1,4 +1,4 @@
-"""``bcos-vit doctor --self-test``: the laws hold here, and what is broken is found, named and told by the exit status."""
+"""``bcos-vit doctor --self-test``: the laws hold here, and what is broken is named, with exit status 1."""
 
 from __future__ import annotations
 
