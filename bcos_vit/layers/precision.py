@@ -44,7 +44,7 @@ class _Process:
     """The switches are those of the whole process: the first one in sets them, the last one out puts them back."""
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()
         self.inside = 0
         self.choice: _Choice | None = None
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -257,3 +259,29 @@ def test_files_are_compared_where_products_are_of_bfloat16() -> None:
 
     torch.set_float32_matmul_precision("medium")
     assert compare(model, run, images_for(model)).errors["logits"] < 1e-6
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of newer Pythons, to fork beside threads
+def test_a_child_forked_beside_threads_does_not_wait() -> None:
+    stop = threading.Event()
+
+    def work() -> None:
+        while not stop.is_set():
+            with ieee_float32():
+                pass
+
+    def child() -> int:
+        with ieee_float32():
+            return 0 if is_exact(state()) else 1
+
+    with ThreadPoolExecutor(2) as pool:
+        [pool.submit(work) for _ in range(2)]
+        try:
+            for _ in range(20):
+                if (pid := os.fork()) == 0:
+                    signal.alarm(20)  # ends a child that waits
+                    os._exit(child())
+                assert os.waitpid(pid, 0)[1] == 0
+        finally:
+            stop.set()
