@@ -17,7 +17,7 @@ from torch import Tensor
 
 from bcos_vit.atomic import write_whole
 from bcos_vit.claim import claim_folder
-from bcos_vit.cli.choice import TRAINED, chosen_model
+from bcos_vit.cli.choice import TRAINED, chosen_device, chosen_model, trying_out
 from bcos_vit.cli.targets import WordedTarget, parse_targets
 from bcos_vit.explanation import Explanation, LedgerError, collapse, explain
 from bcos_vit.explanation.plot import png, require_matplotlib, singles, target_name
@@ -69,16 +69,11 @@ def run(given: argparse.Namespace) -> int:
 def _model(given: argparse.Namespace) -> tuple[ViT, dict[str, str]]:
     """The model on its device, tried out on a black image, and what to say about it in every output."""
     model, weights = chosen_model(given)
-    accelerator = torch.accelerator.current_accelerator()
-    device = given.device or (
-        accelerator.type if accelerator is not None and torch.accelerator.is_available() else "cpu"
-    )
-    try:
+    device = chosen_device(given)
+    with trying_out(device):
         model.to(device)
         size = model.spec.image_size
         collapse(model, torch.zeros(1, 3, size, size, device=device))  # raises, once, what would fail for every photo
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"--device {device} cannot be used: {str(error).splitlines()[0]}") from error
     return model, {"model": _printable(given.model), "weights": weights}
 
 

@@ -117,5 +117,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     export.add_argument("--random-weights", type=int, metavar="SEED", help="build the model untrained")
 
-    verbs.add_parser("doctor", parents=[common], help="show versions, devices, caches and shipped models")
+    doctor = verbs.add_parser("doctor", parents=[common], help="show versions, devices, caches and shipped models")
+    doctor.add_argument(
+        "--self-test", action="store_true", help="also try whether predictions and explanations are right here"
+    )
+    doctor.add_argument(
+        "--device", metavar="DEVICE", help="to test, such as cpu or cuda:1 (default: an accelerator if there is one)"
+    )
     return parser

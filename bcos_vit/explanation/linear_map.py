@@ -16,6 +16,7 @@ from bcos_vit import checks
 from bcos_vit.checks import nearest
 from bcos_vit.explanation.targets import Target, Unit, resolve
 from bcos_vit.layers.mode import Recorder, Stage, at_least_float32, recording
+from bcos_vit.layers.precision import ieee_float32
 from bcos_vit.wrappers import unwrap
 
 ROWS_AT_ONCE = 64
@@ -176,7 +177,7 @@ class LinearMap:
         def backward(g: Tensor) -> tuple[Tensor, ...]:
             return torch.autograd.grad(output, leaves, g, retain_graph=keep_graph or several)
 
-        with torch.inference_mode(False):
+        with torch.inference_mode(False), ieee_float32():
             if not several:
                 return backward(direction)
             at_once = max(1, ROWS_AT_ONCE // max(1, len(output)))
@@ -205,7 +206,8 @@ def collapse(model: nn.Module, images: Tensor, *, check_values: bool = True, sta
     True
 
     Nothing is left behind: the caller's tensors keep ``requires_grad`` and ``.grad``, the model keeps its mode. Works
-    inside ``torch.inference_mode`` and ``torch.no_grad``, in threads, and on compiled, DDP and Lightning wrappers.
+    inside ``torch.inference_mode`` and ``torch.no_grad``, in threads, and on compiled, DDP and Lightning wrappers. Of
+    TF32 and the like nothing is seen in it: products of float32 are IEEE arithmetic here, and in every row.
 
     Parameters
     ----------
@@ -229,7 +231,7 @@ def collapse(model: nn.Module, images: Tensor, *, check_values: bool = True, sta
     checks.require_float(images, "images")
     if check_values:
         checks.check_values(images)
-    with torch.inference_mode(False), torch.enable_grad():
+    with torch.inference_mode(False), torch.enable_grad(), ieee_float32():
         # An inference tensor cannot take part in a graph, not even where encode hands it through.
         given = images.clone() if images.is_inference() else images.detach()
         encoded = inner.encode(given).detach().requires_grad_()
