@@ -179,7 +179,8 @@ class LinearMap:
         with torch.inference_mode(False):
             if not several:
                 return backward(direction)
-            at_once = max(1, ROWS_AT_ONCE // max(1, len(output)))
+            batch = output.shape[0]  # a symbol in a trace for any number of images, which is not in parts
+            at_once = max(1, ROWS_AT_ONCE // max(1, batch)) if isinstance(batch, int) else None
             found: tuple[Tensor, ...] = vmap(backward, in_dims=1, out_dims=1, chunk_size=at_once)(direction)
             return found
 
