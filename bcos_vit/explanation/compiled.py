@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from threading import RLock
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 import torch
@@ -15,6 +15,7 @@ from bcos_vit.compiler import missing_compiler
 from bcos_vit.explanation.linear_map import explainable
 from bcos_vit.explanation.result import Explanation
 from bcos_vit.explanation.targets import LOGIT, Resolved, Target, TopK, Unit, resolve
+from bcos_vit.layers.mode import frozen
 
 if TYPE_CHECKING:
     from bcos_vit.explanation.tracing import Program
@@ -89,7 +90,7 @@ class Explainer:
         self.model = model
         self.targets = targets
         self._backend = backend
-        self._lock = RLock()
+        self._lock = Lock()
         self._form: list[tuple[Any, ...]] = []
         self._kinds: dict[tuple[Any, ...], _Kind] = {}
 
@@ -138,7 +139,8 @@ class Explainer:
         mixed = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
         name = (images.shape[1:], images.dtype, mixed)
         if name not in self._kinds:
-            self._kinds[name] = _Kind(model.forward_encoded(model.encode(images[:1])))  # says what does not fit
+            with frozen():  # logits as an explanation has them, and a sentence where something does not fit
+                self._kinds[name] = _Kind(model.forward_encoded(model.encode(images[:1])))
         return self._kinds[name]
 
     def _chosen(self, target: Target, logits: Tensor) -> TopK | Resolved | None:
