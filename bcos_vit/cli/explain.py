@@ -91,7 +91,7 @@ def _model(given: argparse.Namespace) -> tuple[ViT, dict[str, str]]:
 def _compiled(model: ViT, given: argparse.Namespace) -> Explain:
     """A compiled ``explain``, after what that costs has been said."""
     if given.fit == "whole":
-        raise ValueError("--compile with --fit whole would compile once for every shape of photo: leave out one of them")
+        raise ValueError("--compile with --fit whole would compile once for every shape of photo: drop one of them")
     try:
         explainer = compile_explainer(model, targets="input")
     except RuntimeError as error:

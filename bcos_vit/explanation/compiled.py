@@ -176,9 +176,7 @@ class Explainer:
 def _of_target(e: Explanation, target: Resolved) -> Explanation:
     """What was explained as a sum of logits, as the target that it was."""
     probability = e.logit.sigmoid() if target.against is None and target.of == LOGIT else None
-    return dataclasses.replace(
-        e, target=target.classes, against=target.against, of=target.of, probability=probability
-    )
+    return dataclasses.replace(e, target=target.classes, against=target.against, of=target.of, probability=probability)
 
 
 def _form_and_weights(model: nn.Module) -> tuple[list[tuple[Any, ...]], dict[str, Tensor]]:

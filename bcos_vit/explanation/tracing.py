@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -96,10 +97,12 @@ def compiled_program(
 
     shapes = ShapeEnv()
     fake = FakeTensorMode(shape_env=shapes, allow_non_fake_inputs=True)
-    given = [fake.from_tensor(t.detach(), static_shapes=True) for t in weights.values()]
+    given: list[Any] = [fake.from_tensor(t.detach(), static_shapes=True) for t in weights.values()]
     for t in inputs:
         like = t.new_empty(max(FEWEST, len(t)), *t.shape[1:])
-        any_batch = StatelessSymbolicContext([DimDynamic.DUCK, *[DimDynamic.STATIC] * (t.dim() - 1)])  # one symbol
+        any_batch: StatelessSymbolicContext[..., Any] = StatelessSymbolicContext(
+            [DimDynamic.DUCK, *[DimDynamic.STATIC] * (t.dim() - 1)]  # of images and coefficients one symbol
+        )
         given.append(fake.from_tensor(like, symbolic_context=any_batch))
     symbol = given[-1].shape[0].node.expr
     with fake, enable_python_dispatcher():
