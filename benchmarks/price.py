@@ -189,7 +189,7 @@ def exported(c: Contenders, images: Tensor) -> Works:
         to_onnx(c.model, path := Path(folder, "model.onnx"))
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # waiting threads would slow PyTorch
+        options.add_session_config_entry("session.force_spinning_stop", "1")  # after a run, threads would slow PyTorch
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     return {
         "ONNX file, one image": lambda: session.run(None, {"image": images.numpy()}),

@@ -31,7 +31,10 @@ LONGEST = 80  # characters of a path that are shown; bytes of a word that names 
 
 WAIT = 30.0  # seconds for other calls that write to the same folder
 
-COLD_START = "note: COLD"
+COLD_START = (
+    "note: compiling first takes a minute or more for every kind of target, seconds once torch's cache on disk has the "
+    "program; explanations then take about four fifths of the time: on a CPU it pays from about 5000 photos, later 600"
+)
 
 Explain = Callable[[Tensor, WordedTarget], Explanation]
 

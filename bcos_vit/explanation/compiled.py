@@ -32,11 +32,15 @@ def compile_explainer(model: nn.Module, targets: Targets = "predicted", *, backe
     >>> explainer(torch.rand(3, 3, 8, 8)).check()
     <Explanation (inherent) of 3 images of 8 x 8; largest relative residual ...e-0...>
 
-    Nothing is compiled here, but at the first call, and again for images of another size or dtype, another number of
-    targets, or a model that was changed in more than the values of its weights. TIMES
+    Nothing is compiled here but at the first call, and again for images of another size or dtype, for another number of
+    targets an image (a program is as long as it has targets), and for a model that was changed in more than the values
+    of its weights. On one CPU core the first program of ``bcos_simple_vit_ti_patch16_224`` took 73 s of processor time,
+    and 10 s where torch's cache on disk had it (3.6 MB). Then one image took 0.64 and eight took 0.78 of the time of
+    :func:`explain`, which repays that after some 2500 single images or 5000 in eights, or a tenth of these.
 
-    The weights are those that the model has when the explainer is called, in its modules of today. An explainer may be
-    called by several threads, and inside ``torch.no_grad``, ``torch.inference_mode`` and autocast.
+    The weights are those that the model has when the explainer is called. It may be called by several threads, and
+    inside ``torch.no_grad``, ``torch.inference_mode`` and autocast; a program uses as many threads as torch did when it
+    was compiled.
 
     Parameters
     ----------
@@ -46,7 +50,7 @@ def compile_explainer(model: nn.Module, targets: Targets = "predicted", *, backe
         ``"predicted"``: ``explainer(images)`` explains the predicted class. ``"input"``: ``explainer(images, target)``
         explains any target that :func:`explain` takes, but for units inside the network.
     backend
-        What compiles, as in :func:`torch.compile`.
+        What compiles, as of :func:`torch.compile`; ``"eager"`` traces only.
 
     Returns
     -------
