@@ -180,7 +180,10 @@ class LinearMap:
         with torch.inference_mode(False), ieee_float32():
             if not several:
                 return backward(direction)
-            at_once = max(1, ROWS_AT_ONCE // max(1, len(output)))
+            batch = output.shape[0]
+            if not isinstance(batch, int):  # a symbol, in a trace for any number of images, which vmap cannot handle
+                return tuple(torch.stack(of_all, 1) for of_all in zip(*map(backward, direction.unbind(1)), strict=True))
+            at_once = max(1, ROWS_AT_ONCE // max(1, batch))
             found: tuple[Tensor, ...] = vmap(backward, in_dims=1, out_dims=1, chunk_size=at_once)(direction)
             return found
 
