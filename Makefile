@@ -1,11 +1,13 @@
 # Two commands do all: `make train` and `make test`. Both set up .venv first.
 PYTHON ?= python3
 VENV ?= .venv
+CONSTRAINTS ?= constraints.txt
+EXTRA ?= dev
 JOBS ?= 2
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: train checkpoints bench test test-slow test-gpu lint format clean
+.PHONY: train checkpoints bench test test-slow test-gpu test-oldest lint format clean
 
 train: $(INSTALLED)  ## train the embedded default and show what it learnt
 	$(BIN)/python train.py
@@ -32,6 +34,9 @@ test-slow: $(INSTALLED)  ## the rest: trainings, exports, kills
 test-gpu: $(INSTALLED)  ## what needs a GPU, less than 5 minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal -m gpu tests/gpu
 
+test-oldest:  ## what `make test` runs, with the oldest versions that pyproject.toml allows, on Python 3.11
+	$(MAKE) test VENV=.venv-oldest CONSTRAINTS=constraints-oldest.txt EXTRA=test
+
 lint: $(INSTALLED)  ## style, types, and the arrows of the floor plan
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -43,9 +48,9 @@ format: $(INSTALLED)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) .venv-oldest runs .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 
-$(INSTALLED): pyproject.toml constraints.txt
+$(INSTALLED): pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q -c constraints.txt -e ".[dev]"
+	$(BIN)/python -m pip install -q -c $(CONSTRAINTS) -e ".[$(EXTRA)]"
 	touch $@

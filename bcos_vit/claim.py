@@ -9,17 +9,22 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 
-from filelock import lock_descriptor
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
 
 LOCK = ".bcos_vit.lock"
 """The hidden file in a folder that cannot be locked itself."""
 _FILES_ONLY = (errno.EBADF, errno.EISDIR, errno.EINVAL, errno.EOPNOTSUPP)
+_HELD = (errno.EACCES, errno.EAGAIN)
 _PAUSE = 0.02  # seconds between two attempts
 _mine: ContextVar[frozenset[str]] = ContextVar("_mine", default=frozenset())  # of this thread
 _descriptors: set[int] = set()  # of this process
@@ -112,7 +117,7 @@ def _hold(path: Path, place: Path, flags: int, deadline: float) -> int:
             remedy = "give a path in a folder that can be written"
             raise type(error)(f"cannot write {path}: {error.strerror}; {remedy}") from error
         try:
-            free = lock_descriptor(descriptor, blocking=False)
+            free = lock_descriptor(descriptor)
             if free and _is_at(place, descriptor):
                 return descriptor
         except OSError as error:
@@ -123,6 +128,23 @@ def _hold(path: Path, place: Path, flags: int, deadline: float) -> int:
             raise HeldError(f"{path} is in use by another process: wait until it has ended, or give another name")
         if not free:
             time.sleep(_PAUSE)
+
+
+def lock_descriptor(descriptor: int) -> bool:
+    """Lock an open file or folder until it is closed, also by the end of the process; False while another holds it.
+
+    Not ``filelock``'s function of this name, which is new in 3.30: a machine with PyTorch has an older one at times.
+    """
+    try:
+        if sys.platform == "win32":
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        else:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in _HELD:
+            return False
+        raise
+    return True
 
 
 def _is_at(place: Path, descriptor: int) -> bool:

@@ -11,9 +11,9 @@ def files_only(patch):
     """Let folders not be lockable, as on NFS."""
     original = claim.lock_descriptor
 
-    def lock(descriptor, **options):
+    def lock(descriptor):
         if Path(f"/proc/self/fd/{descriptor}").is_dir():
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
-        return original(descriptor, **options)
+        return original(descriptor)
 
     patch.setattr(claim, "lock_descriptor", lock)

@@ -112,7 +112,7 @@ def test_an_old_lock_file_is_of_no_account(tmp_path, kind):
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS])
 @pytest.mark.parametrize("hold", KINDS.values(), ids=KINDS)
 def test_a_system_without_locks_is_told_of(tmp_path, monkeypatch, number, hold):
-    def lock(descriptor, **options):
+    def lock(descriptor):
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(claim, "lock_descriptor", lock)

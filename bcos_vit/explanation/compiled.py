@@ -16,6 +16,7 @@ from bcos_vit.explanation.linear_map import explainable
 from bcos_vit.explanation.result import Explanation
 from bcos_vit.explanation.targets import LOGIT, Resolved, Target, TopK, Unit, resolve
 from bcos_vit.layers.mode import frozen
+from bcos_vit.layers.precision import ieee_float32
 
 if TYPE_CHECKING:
     from bcos_vit.explanation.tracing import Program
@@ -109,7 +110,8 @@ class Explainer:
         device = next(iter(weights.values())).device
         if images.device != device:
             raise ValueError(f"images are on {images.device} but the model is on {device}: move one with .to(device)")
-        with torch.inference_mode(False), torch.no_grad():  # ordinary tensors, wherever the caller is
+        # Ordinary tensors, wherever the caller is, and products as explain computes them.
+        with torch.inference_mode(False), torch.no_grad(), ieee_float32():
             shown = images.detach().clone(memory_format=torch.contiguous_format)
             with self._lock:  # of several threads one compiles, and the others wait
                 kind = self._kind(model, form, shown)

@@ -59,7 +59,7 @@ def to_winners(dl: Tensor, winner: Tensor, axis: int, max_out: int) -> Tensor:
 
 def respond(x: Tensor, w: Tensor, r: Tensor, linear: Map, max_out: int) -> tuple[Tensor, ...]:
     """``l = w.x`` and the norm ``r`` of its rows; with MaxOut ``l`` of unit rows, that norm, and who won."""
-    l = linear(x, w.to(x.dtype))
+    l = linear.product(x, w.to(x.dtype))
     if max_out == 1:
         return l, r
     l, winner = strongest((l / r).to(l.dtype), linear.axis, max_out)

@@ -19,11 +19,14 @@ ROW_EPS = 1e-12
 
 
 class Map(Protocol):
-    """A linear map ``x, w -> l``, the norm of what each output sees, and the transposes of both."""
+    """A linear map ``x, w -> l``, the norm of what each output sees, and the transposes of both.
+
+    The map is a method with a name, since torch 2.8 compiles no call of a named tuple.
+    """
 
     @property
     def axis(self) -> int: ...
-    def __call__(self, x: Tensor, w: Tensor) -> Tensor: ...
+    def product(self, x: Tensor, w: Tensor) -> Tensor: ...
     def norm(self, x: Tensor) -> Tensor: ...
     def row_norm(self, w: Tensor) -> Tensor: ...
     def input_gradient(self, g: Tensor, shape: torch.Size, w: Tensor) -> Tensor: ...
@@ -47,7 +50,7 @@ class Dense(NamedTuple):
 
     axis: int = -1
 
-    def __call__(self, x: Tensor, w: Tensor) -> Tensor:
+    def product(self, x: Tensor, w: Tensor) -> Tensor:
         return F.linear(x, w)
 
     def norm(self, x: Tensor) -> Tensor:
@@ -81,7 +84,7 @@ class Convolution(NamedTuple):
     kernel: tuple[int, int]
     axis: int = 1
 
-    def __call__(self, x: Tensor, w: Tensor) -> Tensor:
+    def product(self, x: Tensor, w: Tensor) -> Tensor:
         return F.conv2d(x, w, None, self.stride, self.padding, 1, self.groups)
 
     def _ones(self, like: Tensor) -> Tensor:

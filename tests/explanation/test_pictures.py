@@ -77,7 +77,7 @@ def test_colours_are_as_published(size: tuple[int, int], smooth: int, percentile
         contributions = torch.randn(3, *size, dtype=dtype)
         found = colour.render(weights, contributions, smooth, percentile)
         expected = as_published(weights, contributions, smooth, percentile)
-        assert float((found - expected).abs().max()) <= 1e-6
+        assert float((found - expected).abs().max()) <= 3e-6  # quantiles of older versions of torch round otherwise
 
 
 @pytest.mark.parametrize("smooth", [0, 15])

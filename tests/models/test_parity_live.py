@@ -6,7 +6,6 @@ import dataclasses
 
 import pytest
 import torch
-from bcos.common import gradient_to_image
 from torch import nn
 
 import bcos_vit
@@ -16,6 +15,8 @@ from bcos_vit.models.weights import from_published, to_published
 from bcos_vit.models.zoo import CARDS
 from reference import NAMES, assert_same, by_hand, entry_point
 from toys import images_for, perturb_norms, random_images, toy
+
+gradient_to_image = pytest.importorskip("bcos.common").gradient_to_image
 
 # Millions of parameters of the built reference models, bcos then standard.
 PARAMETERS = {

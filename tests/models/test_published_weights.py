@@ -9,7 +9,6 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-import bcos.models.pretrained as published
 import pytest
 import torch
 from torch import Tensor, nn
@@ -19,7 +18,7 @@ from bcos_vit import ViT, create_model
 from bcos_vit.models import zoo
 from bcos_vit.models.weights import from_published, to_published
 from loopback import Loopback, serving
-from reference import NAMES, assert_same, by_hand
+from reference import NAMES, assert_same, by_hand, published
 from toys import deviation, perturb_norms, random_images
 
 LICENCE = "derived from ImageNet, whose terms allow non-commercial research only"

@@ -7,17 +7,17 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import bcos.models.pretrained as published
 import pytest
 import torch
-from bcos.experiments.utils import sanitize_config
-from bcos.training.ema import ExponentialMovingAverage
 from torch import nn
 
 from bcos_vit import create_model
 from bcos_vit.models.zoo import CARDS
-from reference import assert_same, by_hand
+from reference import assert_same, by_hand, published
 from toys import perturb_norms, random_images
+
+sanitize_config = pytest.importorskip("bcos.experiments.utils").sanitize_config
+ExponentialMovingAverage = pytest.importorskip("bcos.training.ema").ExponentialMovingAverage
 
 NAMES = (
     "bcos_simple_vit_ti_patch16_224",
