@@ -33,7 +33,7 @@ WAIT = 30.0  # seconds for other calls that write to the same folder
 
 COLD_START = (
     "note: compiling first takes a minute or more for every kind of target, seconds once torch's cache on disk has the "
-    "program; explanations then take about four fifths of the time: on a CPU it pays from about 5000 photos, later 600"
+    "program; explanations then take about four fifths of the time: on a CPU it pays from about 5000 photos, later 700"
 )
 
 Explain = Callable[[Tensor, WordedTarget], Explanation]

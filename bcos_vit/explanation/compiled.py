@@ -37,7 +37,7 @@ def compile_explainer(model: nn.Module, targets: Targets = "predicted", *, backe
     targets an image (a program is as long as it has targets), and for a model that was changed in more than the values
     of its weights. On one CPU core the first program of ``bcos_simple_vit_ti_patch16_224`` took 73 s of processor time,
     and 10 s where torch's cache on disk had it (3.6 MB). Then one image took 0.64 and eight took 0.78 of the time of
-    :func:`explain`, which repays that after some 2500 single images or 5000 in eights, or a tenth of these.
+    :func:`explain`, which repays that after some 2500 single images or 5000 in eights, or a seventh of these.
 
     The weights are those that the model has when the explainer is called. It may be called by several threads, and
     inside ``torch.no_grad``, ``torch.inference_mode`` and autocast; a program uses as many threads as torch did when it
