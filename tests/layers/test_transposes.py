@@ -15,7 +15,7 @@ from twins import Pair
 
 def assert_transposes(linear: Map, x: Tensor, w: Tensor) -> None:
     x, w = (t.double().requires_grad_() for t in (x, w))
-    l, n = linear(x, w), linear.norm(x)
+    l, n = linear.product(x, w), linear.norm(x)
     g, h = torch.randn_like(l), torch.randn_like(n)
     dx, dw = torch.autograd.grad(l, (x, w), g)
     (dn,) = torch.autograd.grad(n, x, h)
