@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import sys
@@ -9,13 +10,16 @@ import types
 from collections.abc import Callable
 from typing import Any
 
+_numbers = itertools.count()
+
 
 def own_code(function: Callable[..., Any]) -> Callable[..., Any]:
     """The same function, with code that no other function has.
 
     ``torch.compile`` keeps what it has compiled with the code, and at most eight versions of it. All models of a class
     have the same code; they would share the eight, and the ninth would run uncompiled. With code of its own each has
-    eight, which are forgotten together with it.
+    eight, which are forgotten together with it. It has a name of its own, too: by the name torch remembers which sizes
+    have changed, and after a model of another size would make a slower version for any size.
 
     >>> one, other = own_code(abs), own_code(abs)
     >>> one(-2), one.__code__ is other.__code__
@@ -25,7 +29,8 @@ def own_code(function: Callable[..., Any]) -> Callable[..., Any]:
     def call(*arguments: Any, **named: Any) -> Any:
         return function(*arguments, **named)
 
-    return types.FunctionType(call.__code__.replace(), call.__globals__, call.__name__, None, call.__closure__)
+    code = call.__code__.replace(co_name=f"call_{next(_numbers)}")
+    return types.FunctionType(code, call.__globals__, call.__name__, None, call.__closure__)
 
 
 def missing_compiler(device: str) -> str | None:

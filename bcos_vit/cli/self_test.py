@@ -19,6 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from bcos_vit.explanation import TopK, anatomy, collapse, explain
 from bcos_vit.explanation.result import TOLERANCES
 from bcos_vit.layers import frozen
+from bcos_vit.layers.precision import ieee_float32
 from bcos_vit.models import ViT, create_model
 
 ROUNDING = 1e-5
@@ -84,6 +85,12 @@ def _logits(exact: ViT, here: ViT) -> float:
     return deviation(found - here.spec.bias, expected - here.spec.bias)
 
 
+def _predictions(exact: ViT, here: ViT) -> float:
+    with torch.no_grad(), ieee_float32():
+        found, expected = (model(images_for(model)) for model in (here, exact))
+    return deviation(found - here.spec.bias, expected - here.spec.bias)
+
+
 def _rows(exact: ViT, here: ViT) -> float:
     return deviation(*(collapse(model, images_for(model)).matrix() for model in (here, exact)))
 
@@ -122,7 +129,8 @@ def _anatomy(_: ViT, here: ViT) -> float:
 
 
 LAWS: dict[str, tuple[float, Callable[[ViT, ViT], float]]] = {
-    "logits against float64 on the CPU": (ROUNDING, _logits),
+    "predictions against float64 on the CPU": (ROUNDING, _predictions),
+    "logits of explanations against float64 on the CPU": (ROUNDING, _logits),
     "rows of all classes against float64 on the CPU": (ROW_ROUNDING, _rows),
     "second derivative while explaining, which is zero": (ROUNDING, _held_still),
     "residual of the ledger, float32": (TOLERANCES[torch.float32], _ledger),
@@ -171,7 +179,7 @@ def _compiling(device: torch.device) -> Finding:
     law = "compiled against eager logits"
     model = create_model("bcos_vit_digits", depth=1).eval().to(device)
     images = images_for(model)
-    with torch.no_grad():
+    with torch.no_grad(), ieee_float32():
         try:
             found = torch.compile(model, fullgraph=True)(images)
         except Exception as error:

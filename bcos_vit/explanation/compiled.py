@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from bcos_vit.explanation.tracing import Program
 
 Targets = Literal["predicted", "input"]
+_PLAIN = bool | int | float | str | tuple
+"""Types of attributes that a trace takes for constants."""
 
 
 def compile_explainer(model: nn.Module, targets: Targets = "predicted", *, backend: str = "inductor") -> Explainer:
@@ -193,7 +195,16 @@ def _form_and_weights(model: nn.Module) -> tuple[list[tuple[Any, ...]], dict[str
         if module._forward_hooks or module._forward_pre_hooks:
             where = f"{type(module).__name__} {path!r}"
             raise ValueError(f"{where} has a hook, which a compiled explainer would not run: use bcos_vit.explain")
-        form.append((module, module.extra_repr()))  # the module itself, and the constants that it names
+        form.append((module,))
+        for name, value in vars(module).items():
+            if isinstance(value, Tensor):
+                where = f"{type(module).__name__} {path!r}"
+                raise ValueError(
+                    f"{where} holds a tensor {name!r} that is no parameter or buffer, of which a compiled explainer "
+                    "would not see changes: register it with register_buffer, or use bcos_vit.explain"
+                )
+            if isinstance(value, _PLAIN):
+                form.append((name, value))
         for name, t in (*module._parameters.items(), *module._buffers.items()):
             if t is not None:
                 weights[f"{path}.{name}" if path else name] = t

@@ -108,7 +108,11 @@ class Attention(nn.Module):
             prior = None if self.prior is None else self.prior.to(q.dtype)
             matrix = attend(q, k, prior) if is_frozen() else None
         v = self._split(self.value(x))
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=prior) if matrix is None else Mix.apply(matrix, v)
+        mixed = (
+            F.scaled_dot_product_attention(q, k, v, attn_mask=prior)
+            if matrix is None
+            else Mix.apply(matrix.to(v.dtype), v)
+        )
         return self.project(branch("heads", mixed).transpose(1, 2).flatten(2))
 
     def _split(self, t: Tensor) -> Tensor:

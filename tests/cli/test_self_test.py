@@ -82,9 +82,9 @@ def test_a_device_that_computes_something_else_is_found(broken, monkeypatch):
     monkeypatch.setattr(bcos, "cosine_power", power)
     wrong = broken()
     for kind in KINDS:
-        assert any(line.startswith(f"{kind}: logits against float64 on the CPU ") for line in wrong)
+        assert any(line.startswith(f"{kind}: logits of explanations against float64 on the CPU ") for line in wrong)
         assert any(line.startswith(f"{kind}: rows of all classes against float64 on the CPU ") for line in wrong)
-    assert len(wrong) == 2 * len(KINDS)  # sums still close: of those alone nothing would be seen
+    assert len(wrong) == 3 * len(KINDS)  # with predictions; sums still close: of those alone nothing would be seen
 
 
 def test_ledgers_that_do_not_close_are_found(broken, monkeypatch):

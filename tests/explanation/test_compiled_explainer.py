@@ -108,7 +108,9 @@ def test_a_model_that_has_changed_is_compiled_again(model: ViT, images: Tensor, 
     assert_same(explainer(images), explain(model, images))
     model.logits.scale = 3.0
     assert_same(explainer(images), explain(model, images))
-    assert len(made) == 4
+    model.logits.bias += 1e-5  # less than is shown of it
+    assert torch.equal(explainer(images).constants["bias"], explain(model, images).constants["bias"])
+    assert len(made) == 5
 
 
 def test_each_size_has_a_program(model: ViT, made: list[Any]) -> None:
@@ -203,6 +205,9 @@ def test_what_a_program_would_not_do_is_refused(model: ViT, images: Tensor) -> N
         explainer(images)
     hook.remove()
     explainer(images)
+    model.blocks[0].table = torch.ones(1)
+    with pytest.raises(ValueError, match=r"Block 'blocks\.0' holds a tensor 'table' that is no parameter or buffer"):
+        explainer(images)
 
     class Counting(nn.Module):
         """A model of which the result depends on the number of images."""

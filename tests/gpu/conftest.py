@@ -1,3 +1,4 @@
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -5,6 +6,9 @@ import pytest
 import torch
 
 from devices import DEVICE, MISSING
+
+# Before the first product: torch looks once in a process whether cuBLAS is deterministic, as trainings ask it to be.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -12,12 +12,14 @@ from torch import Tensor, nn
 from torch.func import vmap
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from bcos_vit.layers import Attention, BcosLinear, LayerNorm, frozen
-from bcos_vit.layers.attention import Mix
+from bcos_vit import collapse
+from bcos_vit.layers import Attention, BcosLinear, LayerNorm, attention, frozen
+from bcos_vit.layers.attention import Mix, attend
 from bcos_vit.layers.bcos import BcosLearning
 from bcos_vit.layers.norm import FrozenNorm
 from bcos_vit.layers.position import rotation
 from laws import BOTH_MODES, Mode, assert_close, assert_same_forward
+from toys import NAME, images_for, toy
 
 GRID, WIDTH, HEADS = (4, 5), 16, 2
 POSITIONS = pytest.mark.parametrize("positions", ["none", "rope", "prior", "rope and prior"])
@@ -164,3 +166,12 @@ def test_compiles_whole_and_follows_the_mode() -> None:
         with mode():
             for found, expected in zip(row_of(compiled, x), row_of(brick, x), strict=True):
                 assert_close(found, expected)
+
+
+def test_rows_after_autocast_where_the_softmax_stays_in_float32(monkeypatch):
+    """As it does on a GPU: the matrix and the gradients of its product would have different dtypes."""
+    monkeypatch.setattr(attention, "attend", lambda *given: attend(*given).float())
+    model = toy(NAME)
+    with torch.autocast("cpu", torch.bfloat16):
+        linear_map = collapse(model, images_for(model))
+    assert linear_map.rows(0).isfinite().all()

@@ -76,6 +76,21 @@ def test_ten_models_in_one_process_are_all_compiled():
     assert torch._dynamo.config.recompile_limit < graphs.made  # or nothing is tested
 
 
+def test_a_model_of_another_size_is_compiled_for_its_size():
+    symbols = []
+
+    def backend(graph, inputs):
+        symbols.append([t for t in inputs if isinstance(t, torch.SymInt)])
+        return graph.forward
+
+    for size in (8, 12):
+        model = tiny(image_size=size)
+        model.compile(backend=backend)
+        with torch.no_grad():
+            model(images_for(model))
+    assert symbols == [[], []]
+
+
 def test_what_was_compiled_goes_with_its_model():
     model = tiny()
     model.compile(backend="eager")
