@@ -120,11 +120,8 @@ def sentences(traceback: bool) -> Iterator[None]:
         if traceback:
             raise
         sys.exit(f"error: {_sentence(error)}")
-    except Exception as error:
-        words = (
-            str(error) if isinstance(error, RuntimeError) and type(error).__name__ not in SAID else type(error).__name__
-        )
-        reason = next((said for part, said in SAID.items() if part in words), None)
+    except RuntimeError as error:
+        reason = next((said for words, said in SAID.items() if words in f"{type(error).__name__}: {error}"), None)
         if traceback or reason is None:
             raise
         sys.exit("\n".join([f"error: {reason}", *getattr(error, "__notes__", ())]))
