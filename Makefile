@@ -7,7 +7,7 @@ JOBS ?= 2
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: train checkpoints bench test test-slow test-oldest lint format clean
+.PHONY: train checkpoints bench test test-slow test-gpu test-oldest lint format clean
 
 train: $(INSTALLED)  ## train the embedded default and show what it learnt
 	$(BIN)/python train.py
@@ -29,6 +29,10 @@ test: $(INSTALLED)  ## everything but slow, at most 6 minutes on two cores
 
 test-slow: $(INSTALLED)  ## the rest: trainings, exports, kills
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal -m slow
+
+# Elsewhere these are skipped. BCOS_VIT_TEST_DEVICE=cpu tries out the tests themselves, without a GPU.
+test-gpu: $(INSTALLED)  ## what needs a GPU, less than 5 minutes
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal -m gpu tests/gpu
 
 test-oldest:  ## what `make test` runs, with the oldest versions that pyproject.toml allows, on Python 3.11
 	$(MAKE) test VENV=.venv-oldest CONSTRAINTS=constraints-oldest.txt EXTRA=test

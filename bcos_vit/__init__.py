@@ -24,6 +24,7 @@ __all__ = [
     "__version__",
     "anatomy",
     "collapse",
+    "compile_explainer",
     "create_model",
     "explain",
     "frozen",
@@ -49,6 +50,7 @@ if TYPE_CHECKING:  # for editors and type checkers; what runs is below
         Unit,
         anatomy,
         collapse,
+        compile_explainer,
         explain,
     )
     from bcos_vit.layers import frozen
@@ -57,7 +59,7 @@ if TYPE_CHECKING:  # for editors and type checkers; what runs is below
 else:
     _HOMES = {
         "explanation": "Anatomy Combination Contrast Explanation LedgerError LinearMap TopK Unit "
-        "anatomy collapse explain",
+        "anatomy collapse compile_explainer explain",
         "layers": "frozen",
         "models": "Prediction ViT ViTSpec create_model list_models predict save_model",
         "photos": "read_photo",

@@ -59,7 +59,9 @@ def named_classes(names: Iterable[str], classes: int) -> tuple[str, ...]:
 
 def require_float(images: Tensor, what: str) -> None:
     """Raise ``TypeError`` unless ``images`` is a tensor of real floating-point numbers."""
-    if not hasattr(images, "is_floating_point"):  # which every tensor has
+    from torch import Tensor  # here, for the same reason; asked for an attribute, torch 2.8 could not compile it
+
+    if not isinstance(images, Tensor):
         raise TypeError(f"{what} must be a torch.Tensor, found {type(images).__name__}: convert with torch.as_tensor")
     if not images.is_floating_point():
         raise TypeError(f"{what} must be floating point in [0, 1], found {images.dtype}: divide bytes by 255")

@@ -27,12 +27,14 @@ with needs("train"):
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
 """The variable that makes Hydra raise errors."""
-ENDED = {
+SAID = {
+    "FailOnRecompileLimitHit": "the compiled model met a ninth kind of input (size, dtype, mode), and torch compiles "
+    "it for eight at most: give images of one size, or speed.compile=false",
     "by peer": "another process of this run has ended, its own message says why",
     "DataLoader worker": "a process that loads images was ended from outside, as systems do where memory runs out: "
     "give fewer of them with data.num_workers=..., or 0",
 }
-"""Words of PyTorch's errors about processes that have ended, and what to say."""
+"""Words, or the class, of PyTorch's errors that are no fault of the program, and what to say."""
 SINGLE = ("data", "logger", "model", "recipe")
 """The groups of which one file is chosen."""
 OmegaConf.register_new_resolver("name_of_model", name_of_model, replace=True)  # ${name_of_model:${model.name}}
@@ -118,8 +120,8 @@ def sentences(traceback: bool) -> Iterator[None]:
         if traceback:
             raise
         sys.exit(f"error: {_sentence(error)}")
-    except RuntimeError as error:
-        reason = next((said for words, said in ENDED.items() if words in str(error)), None)
+    except Exception as error:
+        reason = next((said for words, said in SAID.items() if words in f"{type(error).__name__}: {error}"), None)
         if traceback or reason is None:
             raise
         sys.exit("\n".join([f"error: {reason}", *getattr(error, "__notes__", ())]))

@@ -22,9 +22,11 @@ class Line:
     """The largest ratio aimed at; None where the figure is for comparison only."""
 
 
-def line(name: str, work: str, against: str, goal: float | None, seconds: Mapping[str, list[float]]) -> Line:
-    """The ratio of two works, round by round."""
-    ratios = [a / b for a, b in zip(seconds[work], seconds[against], strict=True)]
+def line(
+    name: str, work: str, against: str, goal: float | None, seconds: Mapping[str, list[float]], parts: int = 1
+) -> Line:
+    """The ratio of two works, round by round; of the first, the time for one of its ``parts``."""
+    ratios = [a / parts / b for a, b in zip(seconds[work], seconds[against], strict=True)]
     low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive") if len(ratios) > 1 else ratios * 3
     return Line(name, work, against, middle, low, high, goal)
 

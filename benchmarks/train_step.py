@@ -5,10 +5,10 @@
 
 A step is forward, loss, backward, clipping and the optimiser's step, each model with its own family's recipe, on
 random images that lie on the device already. The reference is the ``bcos`` package, with its own loss and clipping; it
-gets its six channels ready-made. On a CPU all is float32; where there is a GPU, bfloat16 (autocast) as it is and
-compiled.
+gets its six channels ready-made. All as it is and compiled; on a CPU in float32, on a GPU in bfloat16 (autocast).
 
-Columns: the ratio of the step's time to the twin's (median and quartiles over the rounds), images per second, how much
+Columns: the ratio of the step's time to the twin's (median and quartiles over the rounds), images per second, the same
+without clipping and optimiser (forward, loss and backward), how much
 of the speed of a large matrix product on this machine is reached (by torch's count of operations, which includes what
 fused attention computes twice), and memory: on a GPU what a step takes at its peak besides weights and moments, on a
 CPU what forward keeps for backward.
@@ -63,6 +63,11 @@ class Step:
         with torch.autocast(DEVICE, torch.bfloat16, enabled=DEVICE == "cuda"):
             found: Tensor = self.loss(self.model(self.images), self.targets)
         return found
+
+    def learn(self) -> None:
+        """Forward, loss and backward alone."""
+        self.forward().backward()
+        self.optimizer.zero_grad()
 
     def __call__(self) -> None:
         self.forward().backward()
@@ -152,24 +157,27 @@ def main() -> None:
     print(f"{machine}, torch {torch.__version__}, {given.batch} images, {given.rounds} rounds")
     print(f"a large matrix product: {peak / 1e12:.3g} TFLOP/s\n")
     memory = "step MiB" if DEVICE == "cuda" else "kept MiB"
-    print(f"| step | time / twin's | images/s | of the product's speed | {memory} |\n|---|---|---|---|---|")
+    print(f"| step | time / twin's | images/s | without optimiser | of the product's speed | {memory} |")
+    print("|---|---|---|---|---|---|")
     for name in given.models:
         images = torch.rand(given.batch, 3, 224, 224, device=DEVICE)
         twin = name.replace("bcos_", "standard_").replace("_rope", "")
         operations: dict[str, int] = {}
-        for compiled in (False, True) if DEVICE == "cuda" else (False,):
+        for compiled in (False, True):
             steps = {name: ours(name, images, compiled=compiled), twin: ours(twin, images, compiled=compiled)}
             if "rope" not in name:
                 steps[f"{name} of bcos"] = reference(name, images, compiled=compiled)
             if not compiled:  # whose operations would not all be seen
                 operations = {label: step.operations() for label, step in steps.items()}
             seconds = in_turns(steps, given.rounds, wait)
+            learning = in_turns({label: step.learn for label, step in steps.items()}, given.rounds, wait)
             for label, step in steps.items():
                 middle = statistics.median(seconds[label])
                 cells = [
                     f"{label}{', compiled' if compiled else ''}",
                     ratio(seconds[label], seconds[twin]),
                     f"{given.batch / middle:.1f}",
+                    f"{given.batch / statistics.median(learning[label]):.1f}",
                     f"{operations[label] / middle / peak:.0%}",
                     f"{step.memory() / 2**20:.0f}",
                 ]

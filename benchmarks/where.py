@@ -19,7 +19,7 @@ from pathlib import Path
 
 import onnxruntime
 import torch
-from price import twin_of
+from contenders import twin_of
 from torch.profiler import profile
 from train_step import ours
 

@@ -1,8 +1,10 @@
-"""The model that a command is about: a trained one by name or file, or on request an untrained one."""
+"""What a command is about: a trained model by name or file, or on request an untrained one, and the device it is on."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -24,3 +26,18 @@ def chosen_model(given: argparse.Namespace) -> tuple[ViT, str]:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return create_model(given.model), f"random weights, seed {seed}"
+
+
+def chosen_device(given: argparse.Namespace) -> str:
+    """The device of ``--device``, or else an accelerator if there is one."""
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return given.device or ("cpu" if accelerator is None else accelerator.type)
+
+
+@contextmanager
+def trying_out(device: str) -> Iterator[None]:
+    """What fails inside becomes a ``ValueError`` that says that ``device`` cannot be used."""
+    try:
+        yield
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"--device {device} cannot be used: {str(error).splitlines()[0]}") from error

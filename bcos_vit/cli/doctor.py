@@ -1,4 +1,4 @@
-"""``bcos-vit doctor``: what a bug report should say."""
+"""``bcos-vit doctor``: what a bug report should say, and on request whether the device computes what it should."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ import os
 import platform
 import re
 import shutil
+import time
 from pathlib import Path
 
 import torch
 
+from bcos_vit.cli.choice import chosen_device, trying_out
+from bcos_vit.cli.self_test import findings
 from bcos_vit.extras import versions
 from bcos_vit.models.pretrained import CACHE, MIRROR, OFFLINE, cache_folder
 from bcos_vit.models.shipped import SHIPPED, shipped_weights
@@ -19,7 +22,9 @@ from bcos_vit.models.zoo import CARDS
 
 
 def run(given: argparse.Namespace) -> int:
-    """Print versions, devices, caches and shipped models; 1 if a shipped model is missing or damaged."""
+    """Print versions, devices, caches and shipped models; 1 if one is missing or damaged, or a law does not hold."""
+    if given.device is not None and not given.self_test:
+        raise ValueError(f"--device {given.device} says where to test: add --self-test")
     print("versions")
     for package, found in versions().items():
         print(f"  {package:<14}{found or 'not installed'}")
@@ -40,7 +45,28 @@ def run(given: argparse.Namespace) -> int:
         except (OSError, ValueError) as error:
             wrong += 1
             print(f"  {name:<22}{error}")
+    if given.self_test:
+        wrong += _self_test(chosen_device(given))
     return 1 if wrong else 0
+
+
+def _self_test(device: str) -> int:
+    """How many laws do not hold on ``device``, after all have been printed with their figures."""
+    start = time.perf_counter()
+    with trying_out(device):
+        (torch.eye(2, device=device) @ torch.ones(2, 2, device=device)).sum().item()
+    print(f"self-test on {device}")
+    held: list[bool] = []
+    for finding in findings(torch.device(device)):
+        print(f"  {finding}", flush=True)
+        if finding.holds is not None:
+            held.append(finding.holds)
+    wrong, seconds = held.count(False), f"{time.perf_counter() - start:.0f} s"
+    if wrong:
+        print(f"verdict: {wrong} of {len(held)} laws do not hold on {device} ({seconds}): report all of the above")
+    else:
+        print(f"verdict: all {len(held)} laws hold on {device} ({seconds})")
+    return wrong
 
 
 def _devices() -> list[str]:

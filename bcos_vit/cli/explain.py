@@ -6,8 +6,9 @@ import argparse
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count, groupby, islice
 from pathlib import Path
 from unicodedata import normalize
@@ -17,9 +18,9 @@ from torch import Tensor
 
 from bcos_vit.atomic import write_whole
 from bcos_vit.claim import claim_folder
-from bcos_vit.cli.choice import TRAINED, chosen_model
+from bcos_vit.cli.choice import TRAINED, chosen_device, chosen_model, trying_out
 from bcos_vit.cli.targets import WordedTarget, parse_targets
-from bcos_vit.explanation import Explanation, LedgerError, collapse, explain
+from bcos_vit.explanation import Explanation, LedgerError, collapse, compile_explainer, explain
 from bcos_vit.explanation.plot import png, require_matplotlib, singles, target_name
 from bcos_vit.models import ViT
 from bcos_vit.paths import in_a_name, user_path
@@ -29,6 +30,13 @@ from bcos_vit.preprocessing import LONG, Fit
 LONGEST = 80  # characters of a path that are shown; bytes of a word that names a file, of which systems allow 255
 
 WAIT = 30.0  # seconds for other calls that write to the same folder
+
+COLD_START = (
+    "note: compiling first takes a minute or more for every kind of target, seconds once torch's cache on disk has the "
+    "program; explanations then take about four fifths of the time: on a CPU it pays from about 5000 photos, later 700"
+)
+
+Explain = Callable[[Tensor, WordedTarget], Explanation]
 
 
 @dataclass(frozen=True)
@@ -54,13 +62,14 @@ def run(given: argparse.Namespace) -> int:
         raise ValueError(f"--batch-size must be at least 1, found {given.batch_size}")
     model, about = _model(given)
     model.transform.require_fit(given.fit)
+    explainer = _compiled(model, given) if given.compile else partial(explain, model)
     targets = parse_targets(given.targets, model.spec.num_classes, model.class_names)
     out = _folder(given.out)
     failed: set[int] = set()
     photos = _read(given.images, model, given.fit, failed)
     while batch := list(islice(photos, given.batch_size)):
         for target in targets:
-            _explain(model, batch, target, about, out, failed)
+            _explain(model, explainer, batch, target, about, out, failed)
     if failed:
         print(f"bcos-vit explain: {len(failed)} of {len(given.images)} photos failed", file=sys.stderr)
     return 1 if failed else 0
@@ -69,17 +78,24 @@ def run(given: argparse.Namespace) -> int:
 def _model(given: argparse.Namespace) -> tuple[ViT, dict[str, str]]:
     """The model on its device, tried out on a black image, and what to say about it in every output."""
     model, weights = chosen_model(given)
-    accelerator = torch.accelerator.current_accelerator()
-    device = given.device or (
-        accelerator.type if accelerator is not None and torch.accelerator.is_available() else "cpu"
-    )
-    try:
+    device = chosen_device(given)
+    with trying_out(device):
         model.to(device)
         size = model.spec.image_size
         collapse(model, torch.zeros(1, 3, size, size, device=device))  # raises, once, what would fail for every photo
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"--device {device} cannot be used: {str(error).splitlines()[0]}") from error
     return model, {"model": _printable(given.model), "weights": weights}
+
+
+def _compiled(model: ViT, given: argparse.Namespace) -> Explain:
+    """A compiled ``explain``, after what that costs has been said."""
+    if given.fit == "whole":
+        raise ValueError("--compile with --fit whole would compile once for every shape of photo: drop one of them")
+    try:
+        explainer = compile_explainer(model, targets="input")
+    except RuntimeError as error:
+        raise ValueError(f"--compile: {error}") from error
+    print(COLD_START, file=sys.stderr)
+    return explainer
 
 
 def _folder(path: str) -> Path:
@@ -115,9 +131,16 @@ def _read(paths: Sequence[str], model: ViT, fit: Fit, failed: set[int]) -> Itera
 
 
 def _explain(
-    model: ViT, batch: list[Photo], target: WordedTarget, about: dict[str, str], out: Path, failed: set[int]
+    model: ViT,
+    explainer: Explain,
+    batch: list[Photo],
+    target: WordedTarget,
+    about: dict[str, str],
+    out: Path,
+    failed: set[int],
 ) -> None:
-    for photo, explanation in _explained(model, batch, target):
+    device = next(model.parameters()).device
+    for photo, explanation in _explained(explainer, batch, target, device):
         for single in singles(explanation):
             slug = _slug(single, model)
             try:
@@ -129,12 +152,13 @@ def _explain(
                 _say(f"{photo.name}: {_in_words(single, model)}, {about['weights']}: {_printable(str(path))}")
 
 
-def _explained(model: ViT, batch: list[Photo], target: WordedTarget) -> Iterator[tuple[Photo, Explanation]]:
+def _explained(
+    explainer: Explain, batch: list[Photo], target: WordedTarget, device: torch.device
+) -> Iterator[tuple[Photo, Explanation]]:
     """Every photo of ``batch``, in its order, with its explanation; neighbours of one shape are explained together."""
-    device = next(model.parameters()).device
     for _, group in groupby(batch, key=lambda photo: photo.pixels.shape):
         alike = list(group)
-        explanation = explain(model, torch.stack([photo.pixels for photo in alike]).to(device), target).to("cpu")
+        explanation = explainer(torch.stack([photo.pixels for photo in alike]).to(device), target).to("cpu")
         yield from ((photo, explanation[place]) for place, photo in enumerate(alike))
 
 

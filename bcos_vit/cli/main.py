@@ -84,6 +84,9 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument("--random-weights", type=int, metavar="SEED", help="build the model untrained")
     explain.add_argument("--batch-size", type=int, default=8, metavar="N", help="photos at once (default: %(default)s)")
     explain.add_argument(
+        "--compile", action="store_true", help="compile first, which takes minutes: for folders of many photos"
+    )
+    explain.add_argument(
         "--device", metavar="DEVICE", help="such as cpu or cuda:1 (default: an accelerator if there is one)"
     )
 
@@ -117,5 +120,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     export.add_argument("--random-weights", type=int, metavar="SEED", help="build the model untrained")
 
-    verbs.add_parser("doctor", parents=[common], help="show versions, devices, caches and shipped models")
+    doctor = verbs.add_parser("doctor", parents=[common], help="show versions, devices, caches and shipped models")
+    doctor.add_argument(
+        "--self-test", action="store_true", help="also try whether predictions and explanations are right here"
+    )
+    doctor.add_argument(
+        "--device", metavar="DEVICE", help="to test, such as cpu or cuda:1 (default: an accelerator if there is one)"
+    )
     return parser

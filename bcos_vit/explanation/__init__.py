@@ -1,5 +1,6 @@
 """Explanations: collapse a model to its linear map, read off rows, and keep the ledger. Never imports models."""
 
+from bcos_vit.explanation.compiled import compile_explainer
 from bcos_vit.explanation.inherent import explain
 from bcos_vit.explanation.linear_map import LinearMap, collapse
 from bcos_vit.explanation.result import Explanation, LedgerError
@@ -17,5 +18,6 @@ __all__ = [
     "Unit",
     "anatomy",
     "collapse",
+    "compile_explainer",
     "explain",
 ]

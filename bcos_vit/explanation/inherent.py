@@ -16,6 +16,7 @@ from bcos_vit.explanation.linear_map import LinearMap, Row, collapse
 from bcos_vit.explanation.result import IMAGE, Explanation
 from bcos_vit.explanation.targets import LOGIT, Resolved, Target, Unit, check_batch, part, resolve
 from bcos_vit.layers.mode import at_least_float32
+from bcos_vit.layers.precision import ieee_float32
 
 MEMORY = 2**30
 """Bytes that the graph of one forward pass may take, unless :func:`explain` is told otherwise."""
@@ -87,11 +88,12 @@ def explain(
     parts: list[Explanation] = []
     while not parts or done < len(images):
         rows = slice(done, done + at_once)
-        with _kept(model, rows.stop < len(images)) as kept:
-            linear_map = collapse(model, images[rows], check_values=False, stages=stages)
-        if not parts:
-            check_batch(target, len(images))
-        parts.append(_explain(linear_map, images[rows], part(target, len(images), rows), at))
+        with ieee_float32():  # once for both passes
+            with _kept(model, rows.stop < len(images)) as kept:
+                linear_map = collapse(model, images[rows], check_values=False, stages=stages)
+            if not parts:
+                check_batch(target, len(images))
+            parts.append(_explain(linear_map, images[rows], part(target, len(images), rows), at))
         del linear_map  # and with it the graph, before there is another
         done, at_once = rows.stop, max(1, int(memory * at_once / max(1, sum(kept.values()))))
     with torch.inference_mode(False):

@@ -16,6 +16,7 @@ from bcos_vit import checks
 from bcos_vit.checks import nearest
 from bcos_vit.explanation.targets import Target, Unit, resolve
 from bcos_vit.layers.mode import Recorder, Stage, at_least_float32, recording
+from bcos_vit.layers.precision import ieee_float32
 from bcos_vit.wrappers import unwrap
 
 ROWS_AT_ONCE = 64
@@ -176,10 +177,13 @@ class LinearMap:
         def backward(g: Tensor) -> tuple[Tensor, ...]:
             return torch.autograd.grad(output, leaves, g, retain_graph=keep_graph or several)
 
-        with torch.inference_mode(False):
+        with torch.inference_mode(False), ieee_float32():
             if not several:
                 return backward(direction)
-            at_once = max(1, ROWS_AT_ONCE // max(1, len(output)))
+            batch = output.shape[0]
+            if not isinstance(batch, int):  # a symbol, in a trace for any number of images, which vmap cannot handle
+                return tuple(torch.stack(of_all, 1) for of_all in zip(*map(backward, direction.unbind(1)), strict=True))
+            at_once = max(1, ROWS_AT_ONCE // max(1, batch))
             found: tuple[Tensor, ...] = vmap(backward, in_dims=1, out_dims=1, chunk_size=at_once)(direction)
             return found
 
@@ -205,7 +209,8 @@ def collapse(model: nn.Module, images: Tensor, *, check_values: bool = True, sta
     True
 
     Nothing is left behind: the caller's tensors keep ``requires_grad`` and ``.grad``, the model keeps its mode. Works
-    inside ``torch.inference_mode`` and ``torch.no_grad``, in threads, and on compiled, DDP and Lightning wrappers.
+    inside ``torch.inference_mode`` and ``torch.no_grad``, in threads, and on compiled, DDP and Lightning wrappers. Of
+    TF32 and the like nothing is seen in it: products of float32 are IEEE arithmetic here, and in every row.
 
     Parameters
     ----------
@@ -229,7 +234,7 @@ def collapse(model: nn.Module, images: Tensor, *, check_values: bool = True, sta
     checks.require_float(images, "images")
     if check_values:
         checks.check_values(images)
-    with torch.inference_mode(False), torch.enable_grad():
+    with torch.inference_mode(False), torch.enable_grad(), ieee_float32():
         # An inference tensor cannot take part in a graph, not even where encode hands it through.
         given = images.clone() if images.is_inference() else images.detach()
         encoded = inner.encode(given).detach().requires_grad_()
@@ -254,11 +259,12 @@ def explainable(model: nn.Module) -> Explainable:
             "this is a conventional model, not dynamic linear: it has no linear map to read off. Compare it with "
             "post-hoc methods (bcos_vit.attribution, in a later release) or explain a B-cos model"
         )
-    if any(isinstance(m, _DROPOUT) and m.training and m.p > 0 for m in module.modules()):
-        raise ValueError("the model drops units at random in training mode: call model.eval() before explaining it")
-    if any(p.is_inference() for p in module.parameters()):
-        raise ValueError(
-            "the model's weights were made under torch.inference_mode and cannot be differentiated: build or load "
-            "the model outside of it (explaining inside is fine)"
-        )
+    for part in module.modules():
+        if isinstance(part, _DROPOUT) and part.training and part.p > 0:
+            raise ValueError("the model drops units at random in training mode: call model.eval() before explaining it")
+        if any(weight is not None and weight.is_inference() for weight in part._parameters.values()):
+            raise ValueError(
+                "the model's weights were made under torch.inference_mode and cannot be differentiated: build or load "
+                "the model outside of it (explaining inside is fine)"
+            )
     return cast(Explainable, module)

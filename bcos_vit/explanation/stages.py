@@ -19,6 +19,7 @@ from bcos_vit.explanation.linear_map import LinearMap, collapse
 from bcos_vit.explanation.result import TOLERANCES, Explanation, LedgerError
 from bcos_vit.explanation.targets import Target, resolve
 from bcos_vit.layers.mode import at_least_float32
+from bcos_vit.layers.precision import ieee_float32
 
 BRANCHES = ("skip", "attention", "mlp")
 """What a block's output consists of."""
@@ -149,7 +150,7 @@ def anatomy(model: nn.Module, images: Tensor, target: Target = None, *, check_va
         As :func:`explain`; for several targets an image; for a model without stages.
     """
     linear_map = collapse(model, images, check_values=check_values, stages=True)
-    with torch.inference_mode(False), torch.no_grad():
+    with torch.inference_mode(False), torch.no_grad(), ieee_float32():
         resolved = resolve(target, linear_map.logits)
         if resolved.classes.dim() == 2:
             raise ValueError(f"an anatomy is of one target an image, found {resolved.classes.shape[1]}: ask one by one")

@@ -119,7 +119,7 @@ def resolve(target: Target, logits: Tensor) -> Resolved:
     """
     if target is None:
         return single(logits.argmax(1), logits)
-    check_batch(target, len(logits))
+    check_batch(target, logits.shape[0])  # not len(), which a trace would fix
     if isinstance(target, Unit):
         raise TypeError(f"a unit ({target}) is no combination of logits: explain() takes it, rows() does not")
     if isinstance(target, TopK):

@@ -18,6 +18,7 @@ from torchvision.transforms import v2
 from bcos_vit.atomic import write_whole
 from bcos_vit.explanation import Explanation, explain
 from bcos_vit.extras import needs
+from bcos_vit.layers.precision import ieee_float32
 from bcos_vit.models import ViT
 from bcos_vit.photos import read_photo
 
@@ -139,6 +140,7 @@ class Certificate:
         return "\n".join(lines)
 
 
+@ieee_float32()  # as explain computes; the model's and the program's forward pass would follow the user's choice
 def compare(model: ViT, run: Run, images: Tensor, asked: Tensor | None = None) -> Comparison:
     """Run an exported file on ``images`` (N, 3, H, W), and the model it was made of, and compare all that both say.
 

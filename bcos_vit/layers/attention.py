@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bcos_vit.layers.functions import with_signature
 from bcos_vit.layers.mode import branch, fixed, is_frozen
 from bcos_vit.layers.position import Rotation, rotate
 
@@ -19,6 +22,41 @@ def attend(q: Tensor, k: Tensor, prior: Tensor | None) -> Tensor:
     if prior is not None:
         scores = scores + prior
     return scores.softmax(-1)
+
+
+@with_signature
+class Mix(torch.autograd.Function):
+    """``matrix @ v``, (..., N, N) and (..., N, d) -> (..., N, d), as torch's own but under ``vmap``.
+
+    Gradients of T targets at once come as T batches of values for one attention matrix. Torch's rule copies the matrix
+    for each; here they become T d columns of a single product.
+    """
+
+    @staticmethod
+    def forward(matrix: Tensor, v: Tensor) -> Tensor:
+        return matrix @ v
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        matrix, v = inputs
+        ctx.save_for_backward(matrix, *((v,) if ctx.needs_input_grad[0] else ()))
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        matrix, *v = ctx.saved_tensors
+        dv = Mix.apply(matrix.mT, g) if ctx.needs_input_grad[1] else None
+        return (g @ v[0].mT if v else None), dv
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, int | None], matrix: Tensor, v: Tensor) -> tuple[Tensor, int]:
+        axis, of_v = in_dims
+        if axis is None:
+            assert of_v is not None
+            columns = v.movedim(of_v, -2)  # (..., N, T, d)
+            mixed = Mix.apply(matrix, columns.flatten(-2)).unflatten(-1, columns.shape[-2:])
+            return mixed, mixed.dim() - 2
+        v = v.expand(info.batch_size, *v.shape) if of_v is None else v.movedim(of_v, 0)
+        return Mix.apply(matrix.movedim(axis, 0), v), 0
 
 
 class Values(nn.Linear):
@@ -70,7 +108,11 @@ class Attention(nn.Module):
             prior = None if self.prior is None else self.prior.to(q.dtype)
             matrix = attend(q, k, prior) if is_frozen() else None
         v = self._split(self.value(x))
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=prior) if matrix is None else matrix @ v
+        mixed = (
+            F.scaled_dot_product_attention(q, k, v, attn_mask=prior)
+            if matrix is None
+            else Mix.apply(matrix.to(v.dtype), v)
+        )
         return self.project(branch("heads", mixed).transpose(1, 2).flatten(2))
 
     def _split(self, t: Tensor) -> Tensor:

@@ -12,9 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bcos_vit.layers.functions import with_signature
 from bcos_vit.layers.mode import at_least_float32, fixed, is_frozen
 
 
+@with_signature
 class FrozenNorm(torch.autograd.Function):
     """``weight * (x - mean) / sqrt(var + eps)`` with the variance held still: a linear map and its transpose.
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from bcos_vit.layers.mode import constant
 
 
 class Rotation(NamedTuple):
@@ -55,3 +57,37 @@ def rotate(t: Tensor, by: Rotation) -> Tensor:
     first, second = t.unflatten(-1, (2, 2, -1)).unbind(-2)  # each (..., N, 2, d/4)
     turned = torch.stack((first * by.cos - second * by.sin, second * by.cos + first * by.sin), dim=-2)
     return turned.flatten(-3)
+
+
+class Unplaced(nn.Module):
+    """Tokens as they are, (B, h, w, D) -> (B, N, D), and no rotation: they know nothing of their place."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Rotation | None]:
+        return x.flatten(1, 2), None
+
+
+class Added(Unplaced):
+    """Tokens with the additive code, (B, h, w, D) -> (B, N, D), and no rotation."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Rotation | None]:
+        code = sincos_code(x.shape[1], x.shape[2], x.shape[3], like=x)
+        return x.flatten(1, 2) + constant("position", code), None
+
+
+class Rotary(Unplaced):
+    """Tokens as they are, (B, h, w, D) -> (B, N, D), and by what to turn queries and keys of heads with d channels."""
+
+    def __init__(self, head_dim: int) -> None:
+        super().__init__()
+        self.head_dim = head_dim
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Rotation | None]:
+        return x.flatten(1, 2), rotation(x.shape[1], x.shape[2], self.head_dim, like=x)
+
+    def extra_repr(self) -> str:
+        return f"head_dim={self.head_dim}"
+
+
+def placing(position: str, head_dim: int) -> nn.Module:
+    """What tells tokens where they are before the blocks, by the word of the spec; a learned prior is in the blocks."""
+    return Added() if position == "sincos" else Rotary(head_dim) if position == "rope" else Unplaced()

@@ -28,7 +28,7 @@ from bcos_vit.models.spec import ViTSpec
 class Bricks:
     """What the two families are made of. ``linear`` may carry a bias, ``project`` never does."""
 
-    encoding: Callable[[], nn.Module]
+    encoding: Callable[[], SixChannels | Standardised]
     linear: Callable[[int, int], nn.Module]
     project: Callable[[int, int], nn.Module]
     value: Callable[[int, int], nn.Module]

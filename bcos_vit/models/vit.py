@@ -20,9 +20,10 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from bcos_vit.checks import named_classes, require_float
-from bcos_vit.layers import Logits, PoolHead, TokenHead, Tokens, build_stem, constant
+from bcos_vit.compiler import own_code
+from bcos_vit.layers import Logits, PoolHead, TokenHead, Tokens, build_stem
 from bcos_vit.layers.mode import is_autocast, is_frozen, stage
-from bcos_vit.layers.position import Rotation, rotation, sincos_code
+from bcos_vit.layers.position import Rotation, placing
 from bcos_vit.models.bricks import Block, Bricks
 from bcos_vit.models.hub import HubMixin
 from bcos_vit.models.spec import ViTSpec
@@ -70,6 +71,7 @@ class ViT(nn.Module, HubMixin):
         patch_values = patch**2 * (spec.stem[-1] if spec.stem else spec.channels)
         self.encoding = bricks.encoding()
         self.tokens = Tokens(stem, patch, bricks.linear(patch_values, spec.width))
+        self.place = placing(spec.position, spec.head_dim)
         self.blocks = nn.ModuleList(Block(spec, bricks) for _ in range(spec.depth))
         head = TokenHead if spec.head == "tokens" else PoolHead
         self.head = head(bricks.norm(spec.width), bricks.linear(spec.width, spec.num_classes))
@@ -109,7 +111,7 @@ class ViT(nn.Module, HubMixin):
 
     def forward_encoded(self, encoded: Tensor) -> Tensor:
         """Logits (B, K) of an encoded image (B, C, H, W)."""
-        self._check(encoded, self.spec.channels, "encoded images")
+        self._check(encoded, self.encoding.channels, "encoded images")
         return self.forward_head(self._features(encoded))
 
     def forward(self, images: Tensor) -> Tensor:
@@ -201,6 +203,27 @@ class ViT(nn.Module, HubMixin):
         self.spec, self.class_names = spec, None
         self.about = derived(self.about)
 
+    def compile(self, *args: Any, fullgraph: bool = True, **options: Any) -> None:
+        """Compile the model in place: ``model(images)`` runs as one graph from its next call on, which takes long.
+
+        >>> from bcos_vit import create_model
+        >>> model = create_model("bcos_vit_digits")
+        >>> model.compile(backend="eager")  # which traces only; the default makes machine code
+        >>> model(torch.rand(2, 3, 8, 8)).shape
+        torch.Size([2, 10])
+
+        Names of weights stay; ``explain``, copies and saved files are not compiled. Each model has eight versions of
+        its own (of sizes, dtypes, training or not, ...), where all that ``torch.compile(model)`` makes share eight.
+
+        Parameters
+        ----------
+        fullgraph
+            Raise an error where it cannot be one graph, or needs a ninth version, instead of running uncompiled.
+        args, options
+            Of ``torch.compile``.
+        """
+        self._compiled_call_impl = torch.compile(own_code(self._call_impl), *args, fullgraph=fullgraph, **options)
+
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """While training, compute activations of the blocks a second time in the backward pass instead of keeping them.
 
@@ -220,13 +243,7 @@ class ViT(nn.Module, HubMixin):
 
     def _embed(self, encoded: Tensor) -> tuple[Tensor, Rotation | None]:
         """Encoded images -> tokens (B, N, D) that know where they are, or the rotation that will tell them."""
-        x = stage("tokens", self.tokens(encoded))  # (B, h, w, D)
-        height, width = x.shape[1:3]
-        x = x.flatten(1, 2)  # (B, N, D)
-        if self.spec.position == "sincos":
-            x = x + constant("position", sincos_code(height, width, self.spec.width, like=x))
-        turn = rotation(height, width, self.spec.head_dim, like=x) if self.spec.position == "rope" else None
-        return x, turn
+        return self.place(stage("tokens", self.tokens(encoded)))
 
     def _check(self, t: Tensor, channels: int, what: str) -> None:
         require_float(t, what)

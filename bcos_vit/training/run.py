@@ -32,6 +32,7 @@ from bcos_vit.paths import user_path
 from bcos_vit.training.batches import split_batch
 from bcos_vit.training.callbacks import BestCheckpoint, Explanations, Skipped, Throughput, tolerant
 from bcos_vit.training.classifier import Classifier
+from bcos_vit.training.compilation import Compilation, require_compiler
 from bcos_vit.training.ending import saying_what_is_kept
 from bcos_vit.training.resume import check_resumable, put_aside
 from bcos_vit.training.speed import speed_up
@@ -79,6 +80,8 @@ def _train(config: DictConfig, command: str | None, output: Path) -> Report | No
     trainer = build_trainer(config.trainer, callbacks=_callbacks(config, best), loggers=[build(config.logger)])
     for logger in trainer.loggers:
         tolerant(logger)
+    if _compile(config) is True:
+        require_compiler(trainer.strategy.root_device.type)
     seed_and_threads(config.seed, config.threads)
     with own_folder(output, trainer):
         model, data = model_and_data(config, "val", adapt=True)
@@ -138,6 +141,8 @@ def _finish(
 def _callbacks(config: DictConfig, best: BestCheckpoint) -> list[Callback]:
     """Ours and the user's, whose order is that of their calls; Lightning moves checkpoints to the end."""
     callbacks: list[Callback] = [LearningRateMonitor("step"), Throughput()]
+    if chosen := _compile(config):
+        callbacks.append(Compilation(chosen))
     if config.explanations is not None and config.explanations.every is not None:
         callbacks.append(Explanations(Path(config.output) / "explanations", **config.explanations))
     if config.data.get("corrupt") == "skip":
@@ -147,6 +152,11 @@ def _callbacks(config: DictConfig, best: BestCheckpoint) -> list[Callback]:
         # After all others: validation swaps the averaged weights in and out, and these are to be explained.
         callbacks.append(EMAWeightAveraging(decay=config.ema))
     return [*callbacks, best]
+
+
+def _compile(config: DictConfig) -> Any:
+    """``speed.compile``: True, False or "auto"."""
+    return (config.speed or {}).get("compile", False)
 
 
 @contextmanager

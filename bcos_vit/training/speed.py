@@ -7,12 +7,13 @@ import functools
 import torch
 
 from bcos_vit.training.classifier import Classifier
+from bcos_vit.training.compilation import Compile
 
 
 def speed_up(
     classifier: Classifier,
     *,
-    compile: bool = False,
+    compile: Compile = False,
     checkpointing: bool = False,
     channels_last: bool = False,
     fused: bool = False,
@@ -24,7 +25,8 @@ def speed_up(
     Parameters
     ----------
     compile
-        ``torch.compile`` the model, in place: names of weights stay as they are.
+        ``torch.compile`` the model, in place: names of weights stay as they are. With ``"auto"`` nothing is done here:
+        :class:`~bcos_vit.training.compilation.Compilation` does it where it pays.
     checkpointing
         Compute activations of the blocks a second time in the backward pass instead of keeping them: less memory for a
         third more arithmetic.
@@ -45,5 +47,5 @@ def speed_up(
         model.tokens.stem.to(memory_format=torch.channels_last)
     if fused:
         classifier.optimizer = functools.partial(classifier.optimizer, fused=True)
-    if compile:
+    if compile is True:
         model.compile()

@@ -43,8 +43,10 @@ def check_config(config: DictConfig) -> None:
     if config.ema is not None and not (isinstance(config.ema, float) and 0 < config.ema < 1):
         raise ValueError(f"ema must lie between 0 and 1, as 0.999, or be null for none, found {config.ema!r}")
     for name, found in (config.speed or {}).items():
-        if not isinstance(found, bool):
-            raise ValueError(f"speed.{name} must be true or false, found {found!r}")
+        auto = name == "compile"
+        if not isinstance(found, bool) and not (auto and found == "auto"):
+            words = "true, false or auto" if auto else "true or false"
+            raise ValueError(f"speed.{name} must be {words}, found {found!r}")
     classifier = config.recipe.classifier
     for where, name, zero in (
         ("recipe.classifier.optimizer", "lr", False),

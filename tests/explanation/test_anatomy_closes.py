@@ -125,7 +125,8 @@ def test_heads_that_cancel_are_no_false_alarm(model: ViT, images: Tensor) -> Non
 @pytest.mark.parametrize("name", NEAR_ZERO)
 def test_logits_of_two_classes_near_zero_are_no_false_alarm(name: str, dtype: torch.dtype) -> None:
     model = kind(name, dtype=dtype, num_classes=2)  # no bias
-    parts = anatomy(model, images_for(model, 60)).check(2e-2 if dtype == torch.bfloat16 else None)
+    # In bfloat16 one of a few thousand images of such toys is off by more than the usual 2e-2, by rounding alone.
+    parts = anatomy(model, images_for(model, 60)).check(4e-2 if dtype == torch.bfloat16 else None)
     e = parts.explanation
     assert float((e.logit.abs() / e.scale).min()) < 0.1
 

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 from collections.abc import Callable, Iterator
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.func import vmap
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from bcos_vit.layers import Attention, BcosLinear, LayerNorm, frozen
+from bcos_vit import collapse
+from bcos_vit.layers import Attention, BcosLinear, LayerNorm, attention, frozen
+from bcos_vit.layers.attention import Mix, attend
+from bcos_vit.layers.bcos import BcosLearning
+from bcos_vit.layers.norm import FrozenNorm
 from bcos_vit.layers.position import rotation
 from laws import BOTH_MODES, Mode, assert_close, assert_same_forward
+from toys import NAME, images_for, toy
 
 GRID, WIDTH, HEADS = (4, 5), 16, 2
 POSITIONS = pytest.mark.parametrize("positions", ["none", "rope", "prior", "rope and prior"])
@@ -101,6 +109,49 @@ def test_queries_keys_and_prior_have_no_gradient_while_frozen() -> None:
     assert without == {"attention.query_key.weight", "attention.prior"}
 
 
+@pytest.mark.parametrize("in_dims", [(None, 0), (None, 2), (1, None), (0, 1), (3, 3)], ids=str)
+def test_the_product_of_several_is_that_of_each(in_dims: tuple[int | None, int | None]) -> None:
+    given = [torch.randn(2, 3, n, m, dtype=torch.float64) for n, m in ((5, 5), (5, 4))]
+    given = [
+        t if axis is None else torch.stack([t, 2 * t, t - 1], axis) for t, axis in zip(given, in_dims, strict=True)
+    ]
+    assert_close(vmap(Mix.apply, in_dims)(*given), vmap(torch.matmul, in_dims)(*given))
+
+
+def test_the_product_has_the_gradients_of_a_product() -> None:
+    matrix, v = (torch.randn(2, 5, m, dtype=torch.float64, requires_grad=True) for m in (5, 4))
+    assert torch.autograd.gradcheck(Mix.apply, (matrix, v))
+    assert torch.autograd.gradgradcheck(Mix.apply, (matrix, v))
+
+
+@pytest.mark.parametrize("function", [Mix, FrozenNorm, BcosLearning])
+def test_the_signature_of_forward_is_known(function: type[torch.autograd.Function]) -> None:
+    assert inspect.signature(function.forward) is function.forward.__signature__  # type: ignore[attr-defined]
+
+
+class Largest(TorchDispatchMode):
+    """Keeps the number of values of the largest result."""
+
+    values = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        found = func(*args, **(kwargs or {}))
+        if isinstance(found, Tensor) and not found._is_view():
+            self.values = max(self.values, found.numel())
+        return found
+
+
+def test_the_matrix_is_not_copied_for_every_target() -> None:
+    """Of 7 gradients at once, nothing is as large as 7 attention matrices."""
+    matrix, v = torch.rand(1, 2, 50, 50), torch.rand(1, 2, 50, 3, requires_grad=True)
+    targets = torch.randn(7, 1, 2, 50, 3)
+    for product, copied in ((torch.matmul, True), (Mix.apply, False)):
+        mixed = product(matrix, v)
+        with Largest() as largest:
+            vmap(lambda g, mixed=mixed: torch.autograd.grad(mixed, v, g, retain_graph=True)[0])(targets)
+        assert (largest.values >= 7 * matrix.numel()) is copied
+
+
 @pytest.fixture
 def _no_compiled_code() -> Iterator[None]:
     yield
@@ -115,3 +166,12 @@ def test_compiles_whole_and_follows_the_mode() -> None:
         with mode():
             for found, expected in zip(row_of(compiled, x), row_of(brick, x), strict=True):
                 assert_close(found, expected)
+
+
+def test_rows_after_autocast_where_the_softmax_stays_in_float32(monkeypatch):
+    """As it does on a GPU: the matrix and the gradients of its product would have different dtypes."""
+    monkeypatch.setattr(attention, "attend", lambda *given: attend(*given).float())
+    model = toy(NAME)
+    with torch.autocast("cpu", torch.bfloat16):
+        linear_map = collapse(model, images_for(model))
+    assert linear_map.rows(0).isfinite().all()

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from bcos_vit.layers import BcosConv2d, BcosLinear, GroupNorm, LayerNorm, frozen
-from bcos_vit.layers.bcos import Convolution, Dense
+from bcos_vit.layers.bcos import Convolution, Dense, cosine_power
 from laws import BOTH_MODES, Mode, assert_close, assert_same_forward
 from toys import conv, generator
 from twins import unit_rows
@@ -79,6 +79,27 @@ def test_half_precision_does_not_overflow_in_the_norm(kind: str, b: float, mode:
     assert y.dtype == torch.float16
     assert_close(y, exact, 5e-3)
     assert_close(found, expected, 5e-3)
+
+
+@pytest.mark.parametrize("size", [1e-15, 1.0, 1e15], ids="norm {:g}".format)
+def test_scales_of_bfloat16_stay_in_it_within_its_rounding(size: float) -> None:
+    """Three factors and two products are rounded, to 8 bits each."""
+    l, r = torch.randn(5, 7, 300, generator=generator(0)).bfloat16(), torch.rand(300, generator=generator(1)) + 0.1
+    l, r = l * r.bfloat16() * size, r * (1 if size == 1 else 1e-3)
+    n = size * (1 + torch.rand(5, 7, 1, generator=generator(2)))
+    expected = l.double().abs() / (n.double() * r.double() ** 2)
+    scale = cosine_power(l, n, r, 2)
+    assert scale.dtype == torch.bfloat16
+    assert ((scale.double() - expected).abs() <= 4 * 2**-8 * expected).all()
+
+
+def test_rows_of_zeros_have_a_scale_of_zero_in_bfloat16() -> None:
+    layer, x = BcosLinear(6, 4).bfloat16(), torch.randn(3, 6).bfloat16()
+    layer.weight.data[1] = 0
+    with frozen():
+        y = layer(x)
+    assert y.isfinite().all()
+    assert not y[:, 1].any()
 
 
 # --- norms ---

@@ -111,6 +111,12 @@ def test_every_published_architecture_has_its_recipe():
     assert len(IMAGENET) == 24
 
 
+def test_many_gpus_compile_where_it_pays_unless_told_otherwise():
+    assert [config(*words).speed.compile for words in ([], ["trainer=gpus"])] == [False, "auto"]
+    assert config("speed.compile=false", "trainer=gpus").speed.compile is False
+    assert config("trainer=gpus", f"experiment={IMAGENET[0]}", "debug=batch").speed.compile == "auto"
+
+
 def test_many_gpus_are_asked_for_in_one_word():
     chosen = config("trainer=gpus").trainer
     assert (chosen.accelerator, chosen.devices, chosen.precision) == ("gpu", -1, "bf16-mixed")
