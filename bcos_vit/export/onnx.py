@@ -20,7 +20,7 @@ from bcos_vit.atomic import write_whole
 from bcos_vit.claim import claim_file
 from bcos_vit.export.certificate import Certificate, Comparison, compare, photographs, random_images, weights_sha256
 from bcos_vit.export.graph import Targets, output_names, to_program, turns
-from bcos_vit.extras import needs, versions
+from bcos_vit.extras import needs, needs_version, versions
 from bcos_vit.models import ViT
 from bcos_vit.models.vit import require_vit
 from bcos_vit.paths import user_path
@@ -85,7 +85,8 @@ def to_onnx(
     Raises
     ------
     ImportError
-        Without the packages of the extra ``export``, with the install line.
+        Without the packages of the extra ``export``, or with an onnxruntime that is too old for ``precision``, with the
+        install line.
     ValueError, TypeError
         For arguments that do not fit the model or each other, before anything is made.
     OSError
@@ -126,6 +127,8 @@ def _export(
         import onnxruntime
     if precision not in get_args(Precision):
         raise ValueError(f"precision must be one of {', '.join(get_args(Precision))}, found {precision!r}")
+    if precision == "int8":
+        needs_version("onnxruntime", (1, 31), "precision int8")  # 1.30 fails where a weight is used twice
     vit = copy.deepcopy(require_vit(model)).cpu().eval()
     if (dtype := next(vit.parameters()).dtype) != torch.float32:
         raise ValueError(f"a file is compared with the model in float32, found {dtype}: convert it with .float()")

@@ -80,7 +80,10 @@ class BcosLearning(torch.autograd.Function):
     def forward(x: Tensor, w: Tensor, linear: Map, b: float, max_out: int) -> tuple[Tensor, ...]:
         n, r = linear.norm(x), linear.row_norm(w)
         l, unit, *winner = respond(x, w, r, linear, max_out)
-        return cosine_power(l, linear.per_unit(n, l.shape[linear.axis]), unit, b).mul_(l), l, n, r, *winner
+        scale = cosine_power(l, linear.per_unit(n, l.shape[linear.axis]), unit, b)
+        # Compiled by torch 2.11, a result that is made in place loses its gradient, and nothing is said.
+        y = scale * l if torch.compiler.is_compiling() else scale.mul_(l)
+        return y, l, n, r, *winner
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:

@@ -54,6 +54,12 @@ def test_other_precisions_and_targets(refused, model):
         to_program(model, 3)
 
 
+def test_int8_by_an_old_onnxruntime(refused, model, monkeypatch):
+    monkeypatch.setattr("bcos_vit.extras.version", lambda package: "1.30.0")
+    sentence = "^precision int8 needs onnxruntime 1.31 or later, found 1.30.0: pip install -U onnxruntime$"
+    refused(model, sentence, precision="int8", error=ImportError)
+
+
 @pytest.mark.parametrize("asked", [dict(weights=True), dict(targets="input")])
 def test_explanations_of_a_twin(refused, twin, asked):
     refused(twin, CONVENTIONAL, **asked)

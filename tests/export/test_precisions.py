@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from importlib.metadata import version
 
 import pytest
 import torch
@@ -12,6 +13,10 @@ from bcos_vit.export import onnx, to_onnx
 from exported import EXPLAINED, ledger, outputs, session, unseen
 from toys import perturb_norms
 
+ONNXRUNTIME = version("onnxruntime")
+OLD = tuple(map(int, ONNXRUNTIME.split(".")[:2])) < (1, 31)
+needs_int8 = pytest.mark.skipif(OLD, reason=f"onnxruntime {ONNXRUNTIME} is too old for int8")
+
 
 def cosines(model, found, images):
     """Of the maps of a file and of PyTorch in float32, for the classes that the file explains, in rising order."""
@@ -19,6 +24,7 @@ def cosines(model, found, images):
     return torch.cosine_similarity(found["contributions"].flatten(1), right.flatten(1)).sort().values
 
 
+@needs_int8
 def test_int8_says_how_far_it_drifts(digits, monkeypatch, tmp_path):
     """Without any promise, so that nothing is refused. The file in float32 is that of another call."""
     monkeypatch.setattr(onnx, "to_program", lambda *_: None)
@@ -37,6 +43,7 @@ def test_int8_says_how_far_it_drifts(digits, monkeypatch, tmp_path):
     assert "computed in float32 all the same: " in str(certificate)
 
 
+@needs_int8
 def test_a_wrong_target_is_nan_in_int8(rich, monkeypatch, tmp_path):
     monkeypatch.setattr(onnx, "to_program", lambda *_: None)
     monkeypatch.setattr(onnx, "_write", lambda program, path, *_: shutil.copy(rich.path, path))
@@ -91,6 +98,7 @@ def test_float16_maps_of_models_of_imagenet_size(name, depth, tmp_path):
         assert certificate.bytes < 0.65 * exact.bytes
 
 
+@needs_int8
 @pytest.mark.slow
 def test_int8_of_digits_is_of_use(tmp_path):
     """Loosely: what it is like is for the certificate to say."""
