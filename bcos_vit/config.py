@@ -120,8 +120,9 @@ def sentences(traceback: bool) -> Iterator[None]:
         if traceback:
             raise
         sys.exit(f"error: {_sentence(error)}")
-    except RuntimeError as error:
-        reason = next((said for words, said in SAID.items() if words in f"{type(error).__name__}: {error}"), None)
+    except Exception as error:
+        words = f"{type(error).__name__}: {error if isinstance(error, RuntimeError) else ''}"
+        reason = next((said for part, said in SAID.items() if part in words), None)
         if traceback or reason is None:
             raise
         sys.exit("\n".join([f"error: {reason}", *getattr(error, "__notes__", ())]))

@@ -10,6 +10,7 @@ from commands import paired, same
 from hostile import picture
 
 
+@pytest.mark.slow
 def test_results_are_the_same_and_the_wait_is_announced(command, model_file, tmp_path, monkeypatch):
     monkeypatch.setattr(explain, "compile_explainer", partial(compile_explainer, backend="eager"))
     photos = [tmp_path / f"{number}.png" for number in range(3)]

@@ -62,6 +62,7 @@ def assert_compiles(model, backend, tolerance):
 # --- apart from others ---
 
 
+@pytest.mark.slow
 def test_ten_models_in_one_process_are_all_compiled():
     specs = [(DIGITS, {}), (TWIN, {}), *((TWIN, {"num_classes": classes}) for classes in (2, 3, 4))]
     graphs = Graphs()
