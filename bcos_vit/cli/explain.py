@@ -32,8 +32,9 @@ LONGEST = 80  # characters of a path that are shown; bytes of a word that names 
 WAIT = 30.0  # seconds for other calls that write to the same folder
 
 COLD_START = (
-    "note: compiling first takes a minute or more for every kind of target, seconds once torch's cache on disk has the "
-    "program; explanations then take about four fifths of the time: on a CPU it pays from about 5000 photos, later 700"
+    "note: the first photos wait a minute or more while a program is compiled for each kind of target (seconds, if "
+    "torch's cache on disk has it). Explanations then take about four fifths of the time. On a CPU this pays from "
+    "about 5000 photos on, or 700 if the cache has the program"
 )
 
 Explain = Callable[[Tensor, WordedTarget], Explanation]

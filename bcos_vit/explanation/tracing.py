@@ -105,7 +105,7 @@ def compiled_program(
         )
         given.append(fake.from_tensor(like, symbolic_context=any_batch))
     symbol = given[-1].shape[0].node.expr
-    # Backward in this thread, as torch's own compiler has it while it traces: the others know of no trace.
+    # Backward is traced in this thread, since other threads know of no trace.
     with fake, enable_python_dispatcher(), torch.autograd.set_multithreading_enabled(False):
         graph = make_fx(explained)(*given)
     with torch.autocast(inputs[0].device.type, enabled=False), tracing(TracingContext(fake)):

@@ -123,7 +123,9 @@ def to_program(model: nn.Module, targets: Targets = "predicted", weights: bool =
         inputs += (torch.zeros(TRACED, dtype=torch.long, device=device),)
     explaining = Explaining(held, weights) if vit.dynamic_linear else Predicting(held)
     table = {torch.ops.aten.convolution_backward.default: _convolution_backward}
-    with torch.autocast(device.type, enabled=False):  # a surrounding one would be traced as casts
+    # A surrounding autocast would be traced as casts; and backward is traced in this thread, as other threads know of
+    # no trace.
+    with torch.autocast(device.type, enabled=False), torch.autograd.set_multithreading_enabled(False):
         traced = make_fx(explaining, table, tracing_mode="symbolic", _allow_non_fake_inputs=True)(*inputs)
     batch = Dim("batch", min=1)
     program = torch.export.export(traced, inputs, dynamic_shapes=tuple({0: batch} for _ in inputs))

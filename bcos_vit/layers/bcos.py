@@ -33,9 +33,9 @@ COSINE_EPS = 1e-6
 def cosine_power(l: Tensor, n: Tensor, r: Tensor, b: float) -> Tensor:
     """The dynamic scale ``|cos|^(B-1) / r`` with ``cos = l / (n r)``; at B = 2 without the stabilising term.
 
-    ``l`` are products with rows of norm ``r``, ``n`` the norms of the input. Computed in float32 at least; only where
-    ``l`` is bfloat16 and B = 2 in that, in half of the time; logits and rows are up to a fifth less exact.
-    Float16 has not the range for it.
+    ``l`` are products with rows of norm ``r``, ``n`` the norms of the input. Computed in float32 at least, with one
+    exception: bfloat16 at B = 2 is computed in bfloat16, which takes half the time and makes the rounding errors of
+    logits and rows up to a fifth larger. Float16 has not the range for it.
     """
     if b == 2 and l.dtype == torch.bfloat16:
         return l.abs().mul_(n.reciprocal().to(l.dtype)).mul_((r * r).reciprocal().to(l.dtype))

@@ -60,7 +60,8 @@ def ieee_float32() -> Iterator[None]:
     """Compute products of float32 tensors in float32, on every device; what was chosen before comes back at the end.
 
     Re-entrant, and safe in threads, but for the whole process: other threads compute so, too, while one is inside, and
-    what they choose meanwhile is lost. It takes microseconds; autocast stays as it is.
+    what they choose meanwhile is lost. A compiled model that runs meanwhile in another thread may be compiled once
+    more, since torch compiles for each setting. It takes microseconds; autocast stays as it is.
 
     >>> before = torch.get_float32_matmul_precision()
     >>> torch.set_float32_matmul_precision("medium")

@@ -28,7 +28,7 @@ class Estimate(NamedTuple):
 
     >>> estimate = Estimate(micro_batches=50_000, seconds=0.2, saved=0.4, cold_start=120)
     >>> estimate.pays, str(estimate)
-    (True, '50,000 micro-batches of 0.2 s remain; of it 40 %, 67 min, are assumed to be saved, for 120 s of compiling')
+    (True, '50,000 micro-batches of 0.2 s remain; compiling is assumed to save 40 % of that, 67 min, and to take 120 s')
     """
 
     micro_batches: float
@@ -52,8 +52,8 @@ class Estimate(NamedTuple):
 
     def __str__(self) -> str:
         remain = f"{self.micro_batches:,.0f} micro-batches of {duration(self.seconds)} remain"
-        gain = f"of it {100 * self.saved:.0f} %, {duration(self.gain)}, are assumed to be saved"
-        return f"{remain}; {gain}, for {duration(self.cold_start)} of compiling"
+        gain = f"compiling is assumed to save {100 * self.saved:.0f} % of that, {duration(self.gain)}"
+        return f"{remain}; {gain}, and to take {duration(self.cold_start)}"
 
 
 class Compilation(Callback):
@@ -114,7 +114,8 @@ class Compilation(Callback):
             self.timing = False
             now, before = (statistics.median(times[WARM_UP:]) for times in (self.compiled, self.plain))
             took = duration(self.compiled[0])
-            _say(trainer, f"auto: compiled, a micro-batch takes {now / before:.2f} of its time; the first took {took}")
+            turned_out = f"a compiled micro-batch takes {now / before:.2f} of the time of an uncompiled one"
+            _say(trainer, f"auto: {turned_out}; the first one, with compiling, took {took}")
 
     def _decide(self, trainer: Trainer, module: LightningModule) -> None:
         typical = statistics.median(self.plain[WARM_UP:])

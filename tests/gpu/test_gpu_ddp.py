@@ -11,6 +11,7 @@ from torch.multiprocessing.spawn import spawn
 from torch.nn.parallel import DistributedDataParallel
 
 from bcos_vit import explain
+from bcos_vit.layers.precision import ieee_float32
 from devices import DEVICE, IS_CUDA, exact, images_like, off
 
 WORLD = torch.cuda.device_count() if IS_CUDA else 2
@@ -23,13 +24,13 @@ def gradients(rank: int, folder: str) -> None:
     if IS_CUDA:
         torch.cuda.set_device(device)
     torch.set_num_threads(1)
-    torch.backends.cudnn.allow_tf32 = False
     where = f"file://{folder}/meeting"
     dist.init_process_group("nccl" if IS_CUDA else "gloo", init_method=where, rank=rank, world_size=WORLD)
     try:
         model = exact("stem").float().to(device).train()
         model = DistributedDataParallel(model, device_ids=[device] if IS_CUDA else None)
-        model(share(images_like(model.module, PER_PROCESS * WORLD), rank)).square().sum(1).mean().backward()
+        with ieee_float32():
+            model(share(images_like(model.module, PER_PROCESS * WORLD), rank)).square().sum(1).mean().backward()
         found = {name: p.grad.cpu() for name, p in model.module.named_parameters()}
         e = explain(model.eval(), share(images_like(model.module, PER_PROCESS * WORLD), rank), 3).check()
         torch.save((found, e.contributions.cpu()), Path(folder, f"{rank}.pt"))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from bcos_vit import Contrast, TopK, Unit, anatomy, collapse, create_model, explain, frozen, predict
+from bcos_vit.layers.precision import ieee_float32
 from bcos_vit.models.vit import ViT
 from devices import DEVICE, IS_CUDA, KINDS, exact, images_like, off, on_device
 
@@ -50,13 +51,8 @@ def test_logits_rows_and_ledger_in_float32(kind: str) -> None:
 @SOME
 def test_predictions_in_float32_without_fast_products(kind: str) -> None:
     model = exact(kind)
-    cudnn = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = False
-    try:
-        with torch.no_grad():
-            assert off(on_device(model)(images_like(on_device(model))), model(images_like(model))) <= ROUNDING
-    finally:
-        torch.backends.cudnn.allow_tf32 = cudnn
+    with torch.no_grad(), ieee_float32():
+        assert off(on_device(model)(images_like(on_device(model))), model(images_like(model))) <= ROUNDING
 
 
 @SOME
@@ -129,13 +125,9 @@ def test_stages_and_anatomy(kind: str) -> None:
 @SOME
 def test_learning_gradients(kind: str) -> None:
     model = exact(kind)
-    cudnn = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = False
-    try:
+    with ieee_float32():
         for m in (here := on_device(model), model):
             m(images_like(m)).square().sum().backward()
-    finally:
-        torch.backends.cudnn.allow_tf32 = cudnn
     for (name, mine), theirs in zip(here.named_parameters(), model.parameters(), strict=True):
         assert mine.grad is not None
         assert theirs.grad is not None

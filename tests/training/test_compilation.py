@@ -71,9 +71,10 @@ def test_it_is_compiled_where_the_rest_repays_it(capsys):
     module, _ = fit(left, Compilation("auto"))
     assert left.compiled == [False] * 3 + [True] * 9
     assert capsys.readouterr().out.splitlines() == [
-        "speed.compile=auto: the model is compiled now: 9 micro-batches of 1 s remain; of it 10 %, 0.9 s, are assumed "
-        "to be saved, for 0.2 s of compiling",
-        "speed.compile=auto: compiled, a micro-batch takes 1.00 of its time; the first took 1 s",
+        "speed.compile=auto: the model is compiled now: 9 micro-batches of 1 s remain; compiling is assumed "
+        "to save 10 % of that, 0.9 s, and to take 0.2 s",
+        "speed.compile=auto: a compiled micro-batch takes 1.00 of the time of an uncompiled one; the first one, with "
+        "compiling, took 1 s",
     ]
     torch.testing.assert_close(dict(module.model.state_dict()), dict(fit()[0].model.state_dict()))
 
