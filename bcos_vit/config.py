@@ -120,7 +120,7 @@ def sentences(traceback: bool) -> Iterator[None]:
         if traceback:
             raise
         sys.exit(f"error: {_sentence(error)}")
-    except RuntimeError as error:
+    except Exception as error:  # the class of the limit is a direct child of it
         reason = next((said for words, said in SAID.items() if words in f"{type(error).__name__}: {error}"), None)
         if traceback or reason is None:
             raise

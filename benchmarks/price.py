@@ -29,9 +29,9 @@ from typing import Any
 import captum.attr
 import torch
 from contenders import Contenders, Works, compiled_copy, onnx_sessions, twin_of
-from growth import grow, growth_table
+from growth import grow
 from memory import kept, peak_of_a_process
-from ratios import Line, line, single, table
+from ratios import Growth, Line, growth_table, line, single, table
 from timing import in_turns
 from train_step import DEVICE, ours, wait
 
@@ -238,25 +238,36 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--out", type=Path, default=DOCS / "benchmark", help="without suffix (default: %(default)s)")
     parser.add_argument("--no-compiling", action="store_true", help="leave the compiled works out")
-    parser.add_argument("--no-growth", action="store_true", help="leave the table of growth out")
+    parser.add_argument("--only", choices=("ratios", "growth"), help="take these anew and keep the others of the file")
     given = parser.parse_args()
     torch.manual_seed(0)
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-    start = time.perf_counter()
-    lines = [line for name in given.models for line in measure(name, given.rounds, not given.no_compiling)]
-    grown = [] if given.no_growth else grow(given.models[0], max(3, given.rounds // 2))
-    gpu = {"GPU": torch.cuda.get_device_name()} if DEVICE == "cuda" else {"threads": torch.get_num_threads()}
-    packages = ("torch", "bcos", "timm", "captum", "onnxruntime")
-    about: dict[str, Any] = {"rounds": given.rounds, "machine": platform.machine(), **gpu, "precision": "float32"}
-    about |= {name: version(name) for name in packages}
-    if DEVICE == "cuda":
-        about |= maps_per_second(given.rounds)
-    about["seconds"] = round(time.perf_counter() - start)
-    text = table(lines, about, f"Batches of {BATCH} unless said.")
-    print(text := text if given.no_growth else f"{text}\n{growth_table(grown)}")
+    start, kept_figures = time.perf_counter(), given.out.with_suffix(".json")
+    before = json.loads(kept_figures.read_text(encoding="utf-8")) if given.only else {}
+    if given.only == "growth":
+        about, lines = before["about"], [Line(**found) for found in before["lines"]]
+    else:
+        lines = [line for name in given.models for line in measure(name, given.rounds, not given.no_compiling)]
+        about = machine() | {"rounds": given.rounds}
+        if DEVICE == "cuda":
+            about |= maps_per_second(given.rounds)
+    if given.only == "ratios":
+        grown = [Growth(**row) for row in before["growth"]]
+    else:
+        grown = grow(given.models[0], max(3, given.rounds // 2))
+    about["seconds"] = about.get("seconds", 0) + round(time.perf_counter() - start)
+    text = f"{table(lines, about, f'Batches of {BATCH} unless said.')}\n{growth_table(grown)}"
+    print(text)
     given.out.with_suffix(".md").write_text(text, encoding="utf-8")
     figures = {"about": about, "lines": [asdict(found) for found in lines], "growth": [asdict(row) for row in grown]}
-    given.out.with_suffix(".json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    kept_figures.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+
+
+def machine() -> dict[str, Any]:
+    """What was measured on, and with which versions."""
+    gpu = {"GPU": torch.cuda.get_device_name()} if DEVICE == "cuda" else {"threads": torch.get_num_threads()}
+    packages = ("torch", "bcos", "timm", "captum", "onnxruntime")
+    return {"machine": platform.machine(), **gpu, "precision": "float32"} | {name: version(name) for name in packages}
 
 
 if __name__ == "__main__":

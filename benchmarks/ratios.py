@@ -1,4 +1,4 @@
-"""Ratios of works that took turns, and the table that they make."""
+"""Ratios of works that took turns, and the tables that they make."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+USUAL = {"images": 8, "classes": 1, "side": 224, "depth": 12}
+"""What is timed where one size grows: the others."""
 
 
 @dataclass(frozen=True)
@@ -55,3 +58,37 @@ def table(lines: list[Line], about: Mapping[str, Any], note: str) -> str:
         between = "" if found.low == found.high else f"{found.low:.2f} to {found.high:.2f}"
         rows.append(f"| {found.model} | {found.ratio:.2f} | {between} | {goal} | {found.work} | {found.against} |")
     return "\n".join([*head, *rows, ""])
+
+
+@dataclass(frozen=True)
+class Growth:
+    """One setting."""
+
+    model: str
+    kind: str
+    """What grows: "images", "classes", "side" or "depth"."""
+    value: int
+    ratio: float
+    """Time of the explanation over that of the forward pass."""
+    per_unit: float
+    """Time for one of ``kind`` (of the side: for one pixel), as a share of the same at the first value."""
+    peak: float | None
+    """MiB that a process takes to explain, weights included; None on a GPU."""
+
+
+def growth_table(rows: list[Growth]) -> str:
+    """Markdown."""
+    head = [
+        "## How the cost grows",
+        "",
+        f"One size at a time; the others stay at {', '.join(f'{kind} {value}' for kind, value in USUAL.items())}.",
+        "*Per unit*: the time for one image, one class, one pixel or one block, where the first line of its kind is 1.",
+        "",
+        "| model | grows | value | explain / forward | per unit | peak MiB |",
+        "|---|---|---|---|---|---|",
+    ]
+    lines = []
+    for row in rows:
+        peak = "" if row.peak is None else f"{row.peak:,.0f}"
+        lines.append(f"| {row.model} | {row.kind} | {row.value} | {row.ratio:.2f} | {row.per_unit:.2f} | {peak} |")
+    return "\n".join([*head, *lines, ""])

@@ -18,15 +18,17 @@ def ratios(monkeypatch):
     del sys.modules["ratios"]
 
 
-def test_the_table_is_that_of_the_figures(ratios):
+def test_the_tables_are_those_of_the_figures(ratios):
     found = json.loads((ROOT / "docs/benchmark.json").read_text(encoding="utf-8"))
     lines = [ratios.Line(**line) for line in found["lines"]]
+    rows = [ratios.Growth(**row) for row in found["growth"]]
     printed = (ROOT / "docs/benchmark.md").read_text(encoding="utf-8")
     mine, theirs = (
         [row for row in text.splitlines() if row.startswith("| bcos")]
-        for text in (ratios.table(lines, found["about"], ""), printed)
+        for text in (ratios.table(lines, found["about"], "") + ratios.growth_table(rows), printed)
     )
     assert mine == theirs != []
+    assert {row.kind for row in rows} == {"images", "classes", "side", "depth"}
     assert {"torch", "bcos", "timm", "captum", "onnxruntime", "machine", "rounds"} <= found["about"].keys()
 
 

@@ -19,8 +19,10 @@ from bcos_vit.layers.mode import Recorder, Stage, at_least_float32, recording
 from bcos_vit.layers.precision import ieee_float32
 from bcos_vit.wrappers import unwrap
 
-ROWS_AT_ONCE = 64
-"""Rows of all images and targets in one backward pass: enough to be fast, few enough to bound the memory."""
+ROWS_AT_ONCE = {"cpu": 16}
+"""Rows of all images and targets in one backward pass on a CPU, whose caches would not hold more."""
+MOST_ROWS = 64
+"""The same on other devices: enough to be fast, few enough to bound the memory."""
 
 
 class Explainable(Protocol):
@@ -183,7 +185,7 @@ class LinearMap:
             batch = output.shape[0]
             if not isinstance(batch, int):  # a symbol, in a trace for any number of images, which vmap cannot handle
                 return tuple(torch.stack(of_all, 1) for of_all in zip(*map(backward, direction.unbind(1)), strict=True))
-            at_once = max(1, ROWS_AT_ONCE // max(1, batch))
+            at_once = max(1, ROWS_AT_ONCE.get(output.device.type, MOST_ROWS) // max(1, batch))
             found: tuple[Tensor, ...] = vmap(backward, in_dims=1, out_dims=1, chunk_size=at_once)(direction)
             return found
 
