@@ -238,7 +238,7 @@ bf16_products = pytest.mark.skipif(
 @bf16_products
 @pytest.mark.parametrize("name", [NAME, VITC])
 def test_ledgers_close_where_products_are_of_bfloat16(name: str) -> None:
-    model = toy(name, width=96, heads=3, mlp_width=384)  # wide enough for the library that has them
+    model = toy(name, width=192, heads=3, mlp_width=768)  # wide enough for the library that has them
     images = images_for(model, 8)
     expected = explain(model, images, 0)
     exact = model(images)
@@ -251,7 +251,7 @@ def test_ledgers_close_where_products_are_of_bfloat16(name: str) -> None:
 
 @bf16_products
 def test_files_are_compared_where_products_are_of_bfloat16() -> None:
-    model = toy(NAME, width=96, heads=3, mlp_width=384)
+    model = toy(NAME, width=192, heads=3, mlp_width=768)
 
     def run(images: Tensor, _: Tensor | None) -> dict[str, Tensor]:
         logits = collapse(model, images).logits
