@@ -26,7 +26,8 @@ SETTINGS: dict[str, tuple[int, ...]] = {
 
 
 def grow(name: str, rounds: int) -> list[Growth]:
-    """Every setting of one model."""
+    """Every setting of one model, on one thread of a CPU: what grows is then work, and not how well it is shared."""
+    torch.set_num_threads(1)
     rows = []
     for kind, values in SETTINGS.items():
         works: dict[str, Callable[[], object]] = {}

@@ -78,10 +78,11 @@ class Growth:
 
 def growth_table(rows: list[Growth]) -> str:
     """Markdown."""
+    others = ", ".join(f"{kind} {value}" for kind, value in USUAL.items())
     head = [
         "## How the cost grows",
         "",
-        f"One size at a time; the others stay at {', '.join(f'{kind} {value}' for kind, value in USUAL.items())}.",
+        f"One size at a time, on one thread of a CPU; the others stay at {others}.",
         "*Per unit*: the time for one image, one class, one pixel or one block, where the first line of its kind is 1.",
         "",
         "| model | grows | value | explain / forward | per unit | peak MiB |",

@@ -34,7 +34,7 @@ WAIT = 30.0  # seconds for other calls that write to the same folder
 COLD_START = (
     "note: the first photos wait a minute or more while a program is compiled for each kind of target (seconds, if "
     "torch's cache on disk has it). Explanations then take about four fifths of the time. On a CPU this pays from "
-    "about 5000 photos on, or 700 if the cache has the program"
+    "some thousands of photos on, or some hundreds if the cache has the program"
 )
 
 Explain = Callable[[Tensor, WordedTarget], Explanation]
