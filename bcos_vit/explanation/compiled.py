@@ -38,8 +38,8 @@ def compile_explainer(model: nn.Module, targets: Targets = "predicted", *, backe
     Nothing is compiled here but at the first call, and again for images of another size or dtype, for another number of
     targets an image (a program is as long as it has targets), and for a model that was changed in more than the values
     of its weights. On one CPU core the first program of ``bcos_simple_vit_ti_patch16_224`` took 62 s, and 7 s where
-    torch's cache on disk had it (``benchmarks/cold_start.py``). Then one image took 0.61 and eight took 0.81 of the time
-    of :func:`explain` (``make bench``): on a CPU the 62 s are regained after some thousands of images.
+    torch's cache on disk had it (``benchmarks/cold_start.py``). Then one image took 0.61 and eight took 0.81 of the
+    time of :func:`explain` (``make bench``): on a CPU the 62 s are regained after some thousands of images.
 
     The weights are those that the model has when the explainer is called. It may be called by several threads, and
     inside ``torch.no_grad``, ``torch.inference_mode`` and autocast; a program uses as many threads as torch did when it
