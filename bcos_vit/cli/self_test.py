@@ -96,11 +96,18 @@ def _rows(exact: ViT, here: ViT) -> float:
 
 
 def _held_still(_: ViT, here: ViT) -> float:
-    """The second derivative of what is held still by the image, relative to the first: zero."""
+    """The second derivative of what is held still by the image, relative to the first: zero.
+
+    The same backward pass must reach every weight but those of queries, keys and priors, which are constants here:
+    where the tape is cut, the derivative would be zero for that alone.
+    """
     x = here.encode(images_for(here)).detach().requires_grad_()
     with sdpa_kernel(SDPBackend.MATH), frozen():  # a fused attention, were it used, has no second derivative
         (row,) = torch.autograd.grad(here.forward_encoded(x).sum(), x, create_graph=True)
-        (second,) = torch.autograd.grad((row * x.detach()).sum(), x, allow_unused=True)
+        weights = {name: p for name, p in here.named_parameters() if not name.endswith(("query_key.weight", "prior"))}
+        second, *reached = torch.autograd.grad((row * x.detach()).sum(), (x, *weights.values()), allow_unused=True)
+    if cut := [name for name, found in zip(weights, reached, strict=True) if found is None]:
+        raise ArithmeticError(f"the backward pass of an explanation is cut off from {cut[0]}")
     return 0.0 if second is None else float(second.abs().max() / row.abs().max())
 
 

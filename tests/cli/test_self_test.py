@@ -72,6 +72,16 @@ def test_an_unfrozen_cosine_is_found(broken, monkeypatch):
     assert len(broken()) > len(KINDS)
 
 
+def test_a_tape_that_is_cut_is_found(broken, monkeypatch):
+    """As by a backward pass that cannot be differentiated: the second derivative is zero, and means nothing."""
+    whole = attention.Mix.backward
+    monkeypatch.setattr(attention.Mix, "backward", staticmethod(lambda ctx, g: whole(ctx, g.detach())))
+    wrong = broken()
+    assert [line.partition(":")[0] for line in wrong] == list(KINDS)
+    cut = "ArithmeticError: the backward pass of an explanation is cut off from blocks.0.attention.project"
+    assert all(cut in line for line in wrong)
+
+
 def test_a_device_that_computes_something_else_is_found(broken, monkeypatch):
     """Which the CPU is made to do in float32 only."""
     right = bcos.cosine_power
