@@ -8,5 +8,6 @@ with needs("train"):
     from bcos_vit.data.folder import Folder
     from bcos_vit.data.imagenet import ImageNet
     from bcos_vit.data.module import DataModule
+    from bcos_vit.data.shapes import Scene, Shapes
 
-__all__ = ["CIFAR10", "DataModule", "Digits", "Folder", "ImageNet"]
+__all__ = ["CIFAR10", "DataModule", "Digits", "Folder", "ImageNet", "Scene", "Shapes"]

@@ -21,7 +21,7 @@ from bcos_vit.data.damaged import Readable
 from bcos_vit.data.mapping import read_mapping
 from bcos_vit.data.names import shortened
 from bcos_vit.data.pairing import Pairing, pair_classes
-from bcos_vit.data.parts import Part, Parts, Transform, check_part, evenly, labels_of
+from bcos_vit.data.parts import DrawnAnew, Part, Parts, Transform, check_part, evenly, labels_of
 
 LONGEST_PLACE = 75
 """107 bytes of a socket's name, but those of ``/pymp-xxxxxxxx/listener-xxxxxxxx``; beyond, loading hangs in silence."""
@@ -170,6 +170,11 @@ class DataModule(LightningDataModule):
         if self.mix is not None:
             collate = functools.partial(_checked, mix=self.mix(num_classes=len(self.class_names)))
         part: Any = self._open("train", self.train_transform, never_empty=True)
+        if isinstance(part, DrawnAnew):
+            trainer = self.trainer
+            part = part.of_epoch(0 if trainer is None else trainer.current_epoch)
+            if trainer is not None:
+                trainer.reload_dataloaders_every_n_epochs = 1  # type: ignore[attr-defined]
         if self.train_images is not None:
             part = Subset(part, evenly(min(self.train_images, len(part)), len(part)))
         return self._loader("train", part, self.train_batch_size, collate_fn=collate, shuffle=True)
@@ -234,7 +239,7 @@ class DataModule(LightningDataModule):
 
     def _open(self, split: str, transform: Transform | None, *, never_empty: bool = False) -> Part:
         part = self.dataset(split=split, transform=transform)
-        if self.corrupt == "raise":
+        if self.corrupt == "raise" or isinstance(part, DrawnAnew):  # what is drawn can be read
             return part
         known = self._readable.get(split)  # the same files, with other transforms
         damaged = torch.zeros(len(part), dtype=torch.bool).share_memory_() if known is None else known.damaged

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -30,6 +30,15 @@ class Part(Protocol):
 
     def __len__(self) -> int: ...
     def __getitem__(self, index: int) -> tuple[Tensor, int]: ...
+
+
+@runtime_checkable
+class DrawnAnew(Protocol):
+    """A part that has other images to learn from in every epoch."""
+
+    def of_epoch(self, epoch: int) -> Any:
+        """The data set of an epoch, counted from 0; its items are ((3, H, W) in [0, 1], class number or (K,))."""
+        ...
 
 
 class Parts(Protocol):
