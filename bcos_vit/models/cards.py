@@ -71,13 +71,20 @@ def _imagenet_specs() -> dict[str, ViTSpec]:
     return specs
 
 
-def _digits_specs() -> dict[str, ViTSpec]:
-    common: dict[str, Any] = dict(width=96, depth=4, heads=3, mlp_width=384, image_size=8, patch_size=2, num_classes=10)
+def _shipped_specs() -> dict[str, ViTSpec]:
+    digits: dict[str, Any] = dict(width=96, depth=4, heads=3, mlp_width=384, image_size=8, patch_size=2, num_classes=10)
+    shapes: dict[str, Any] = dict(width=64, depth=2, heads=2, mlp_width=128, image_size=32, patch_size=4, num_classes=10)
+    shapes |= dict(stem=(16, 32, 64, 64, 64), stem_strides=(2, 1, 2, 1, 1), position="rope", head="tokens")
     return {
-        "bcos_vit_digits": ViTSpec(family="bcos", position="rope", **common),
-        "standard_vit_digits": ViTSpec(family="standard", position="sincos", **common),
+        "bcos_vit_digits": ViTSpec(family="bcos", position="rope", **digits),
+        "standard_vit_digits": ViTSpec(family="standard", position="sincos", **digits),
+        "bcos_vit_shapes": ViTSpec(family="bcos", stem_max_out=2, logit_scale=8, **shapes),
+        "standard_vit_shapes": ViTSpec(family="standard", outputs="sigmoid", **shapes),
     }
 
+
+DIGITS = tuple(str(digit) for digit in range(10))
+SHAPES = ("disk", "square", "triangle", "star", "ring", "cross", "hourglass", "crescent", "heart", "arrow")
 
 RELEASE = "https://github.com/B-cos/B-cos-v2/releases/download/v0.0.1-weights"
 """The address of the weights published with B-cos v2 (arXiv 2306.10898)."""
@@ -120,8 +127,8 @@ def _imagenet_card(name: str, spec: ViTSpec) -> Card:
     )
 
 
-def _digits_card(name: str, spec: ViTSpec) -> Card:
-    names = tuple(str(digit) for digit in range(10))
+def _shipped_card(name: str, spec: ViTSpec) -> Card:
+    names = SHAPES if name.endswith("_shapes") else DIGITS
     kept = shipped_card(name)
     if kept is None:
         return Card(spec=spec, class_names=names)
@@ -140,7 +147,7 @@ def _digits_card(name: str, spec: ViTSpec) -> Card:
 
 
 CARDS: dict[str, Card] = {name: _imagenet_card(name, spec) for name, spec in _imagenet_specs().items()} | {
-    name: _digits_card(name, spec) for name, spec in _digits_specs().items()
+    name: _shipped_card(name, spec) for name, spec in _shipped_specs().items()
 }
 """Every name of the zoo."""
 
