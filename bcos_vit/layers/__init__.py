@@ -3,6 +3,7 @@
 from bcos_vit.layers import forks as forks  # its import makes forked processes compute instead of wait
 from bcos_vit.layers.attention import Attention, Values
 from bcos_vit.layers.bcos import BcosConv2d, BcosLinear
+from bcos_vit.layers.blur import Blur
 from bcos_vit.layers.encoding import SixChannels, Standardised
 from bcos_vit.layers.logits import Logits, PoolHead, TokenHead
 from bcos_vit.layers.mlp import Mlp
@@ -14,6 +15,7 @@ __all__ = [
     "Attention",
     "BcosConv2d",
     "BcosLinear",
+    "Blur",
     "GroupNorm",
     "LayerNorm",
     "Logits",

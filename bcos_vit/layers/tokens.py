@@ -8,20 +8,21 @@ from torch import Tensor, nn
 
 
 class StemStage(nn.Module):
-    """A 3x3 convolution, a norm and an activation, (B, C, H, W) -> (B, C', H', W')."""
+    """A 3x3 convolution, a norm and an activation, (B, C, H, W) -> (B, C', H', W'); first, perhaps, a blur."""
 
-    def __init__(self, conv: nn.Module, norm: nn.Module, activation: nn.Module) -> None:
+    def __init__(self, conv: nn.Module, norm: nn.Module, activation: nn.Module, blur: nn.Module | None = None) -> None:
         super().__init__()
+        self.blur = nn.Identity() if blur is None else blur
         self.conv = conv
         self.norm = norm
         self.activation = activation
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.activation(self.norm(self.conv(x)))
+        return self.activation(self.norm(self.conv(self.blur(x))))
 
 
 def stem_strides(channels: int, stem: Sequence[int]) -> tuple[int, ...]:
-    """Stride of every stem convolution: 2 whenever the channel number grows, else 1 (arXiv 2106.14881)."""
+    """Published stride of every stem convolution: 2 whenever the channel number grows, else 1 (arXiv 2106.14881)."""
     return tuple(2 if out > into else 1 for into, out in zip((channels, *stem), stem, strict=False))
 
 
@@ -54,13 +55,16 @@ class Tokens(nn.Module):
 def build_stem(
     channels: int,
     stem: Sequence[int],
+    strides: Sequence[int],
     conv: Callable[..., nn.Module],
     norm: Callable[[int], nn.Module],
     activation: Callable[[], nn.Module],
+    blur: Callable[[], nn.Module] = nn.Identity,
 ) -> list[nn.Module]:
-    """The stages of a stem with output channels ``stem`` over ``channels`` input channels."""
+    """The stages of a stem: convolutions from ``channels`` to ``stem`` channels, those with a stride after a ``blur``."""
     stages: list[nn.Module] = []
-    for out, stride in zip(stem, stem_strides(channels, stem), strict=True):
-        stages.append(StemStage(conv(channels, out, 3, stride=stride, padding=1), norm(out), activation()))
+    for out, stride in zip(stem, strides, strict=True):
+        before = blur() if stride > 1 else None
+        stages.append(StemStage(conv(channels, out, 3, stride=stride, padding=1), norm(out), activation(), before))
         channels = out
     return stages

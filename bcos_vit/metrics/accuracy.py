@@ -19,10 +19,10 @@ BELOW_ONE = 1 - 1e-7
 class Accuracy(Group):
     """Top-1 and, with more than five classes, top-5 accuracy, loss, and calibration error.
 
-    The loss is the one of the family: binary cross-entropy, mean over classes, for B-cos models (arXiv 2306.10898),
-    cross-entropy for conventional ones. The calibration error is the expected difference between the probability
-    of the predicted class and how often it is right, in 15 bins (Guo et al., arXiv 1706.04599, eq. 3); probabilities
-    are sigmoids for B-cos models, which need not sum to one.
+    The loss is that of the model's probabilities: for sigmoids, as of B-cos models, binary cross-entropy, mean over
+    classes (arXiv 2306.10898), for a softmax cross-entropy. The calibration error is the expected
+    difference between the probability of the predicted class and how often it is right, in 15 bins (Guo et al.,
+    arXiv 1706.04599, eq. 3); sigmoids need not sum to one.
     """
 
     def __init__(self, model: ViT) -> None:
@@ -38,7 +38,7 @@ class Accuracy(Group):
         self.top1.update(batch.predicted, labels)
         if self.top5 is not None:
             self.top5.update(logits, labels)
-        if batch.model.dynamic_linear:
+        if batch.model.spec.probability == "sigmoid":
             one_hot = F.one_hot(labels, logits.shape[1]).to(logits.dtype)
             loss = F.binary_cross_entropy_with_logits(logits, one_hot, reduction="none").mean(1)
         else:

@@ -12,12 +12,14 @@ from bcos_vit.layers import (
     Attention,
     BcosConv2d,
     BcosLinear,
+    Blur,
     GroupNorm,
     LayerNorm,
     Mlp,
     SixChannels,
     Standardised,
     Values,
+    build_stem,
 )
 from bcos_vit.layers.mode import branch
 from bcos_vit.layers.position import Rotation
@@ -36,17 +38,24 @@ class Bricks:
     norm: Callable[[int], nn.Module]
     stem_norm: Callable[[int], nn.Module]
     activation: Callable[[], nn.Module]
+    blur: Callable[[], nn.Module]
 
     @classmethod
     def of(cls, spec: ViTSpec) -> Bricks:
         plain = partial(nn.Linear, bias=False)
+        blur = Blur if spec.downsample == "blurred" else nn.Identity
         if spec.family == "standard":
             norm, stem_norm = partial(LayerNorm, bias=True), partial(GroupNorm, bias=True)
-            return cls(Standardised, nn.Linear, plain, plain, nn.Conv2d, norm, stem_norm, nn.GELU)
+            return cls(Standardised, nn.Linear, plain, plain, nn.Conv2d, norm, stem_norm, nn.GELU, blur)
         linear = partial(BcosLinear, b=spec.b, max_out=spec.max_out)
         conv = partial(BcosConv2d, b=spec.b, max_out=spec.stem_max_out)
         value = linear if spec.value == "bcos" else Values
-        return cls(SixChannels, linear, linear, value, conv, LayerNorm, GroupNorm, nn.Identity)
+        return cls(SixChannels, linear, linear, value, conv, LayerNorm, GroupNorm, nn.Identity, blur)
+
+    def stem(self, spec: ViTSpec) -> list[nn.Module]:
+        """The convolutional stages before the patches, possibly none."""
+        layers = self.conv, self.stem_norm, self.activation, self.blur
+        return build_stem(spec.channels, spec.stem, spec.strides, *layers)
 
 
 class Block(nn.Module):

@@ -25,7 +25,7 @@ class Prediction(NamedTuple):
     classes: Tensor
     """(B, k) class numbers."""
     probabilities: Tensor
-    """(B, k) in [0, 1]: sigmoid for B-cos models (classes are judged one by one), softmax for conventional ones."""
+    """(B, k) in [0, 1]: sigmoid (classes are judged one by one) or softmax, as :attr:`ViTSpec.outputs` says."""
     logits: Tensor
     """(B, k), bias included."""
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from bcos_vit.layers import stem_strides
 from bcos_vit.models.vit import require_vit
 
 # Module of ours, published module, and whether the published B-cos layer keeps its weight in a ".linear" of its own.
@@ -36,14 +37,17 @@ def to_published(model: nn.Module) -> dict[str, Tensor]:
     Raises
     ------
     ValueError
-        If the release has no such architecture (positions other than sincos, B-cos values, token head). B, MaxOut
-        and the logits' scale and bias are no part of a state dict: build its receiver with the same.
+        If the release has no such architecture (positions other than sincos, B-cos values, token head, blurs or
+        other strides in the stem). B, MaxOut, the logits' scale and bias, and whether probabilities are sigmoids are
+        no part of a state dict: build its receiver with the same.
     """
     vit = require_vit(model)
     spec = vit.spec
-    for name, only in (("position", "sincos"), ("value", "plain"), ("head", "pool")):
+    for name, only in (("position", "sincos"), ("value", "plain"), ("head", "pool"), ("downsample", "strided")):
         if getattr(spec, name) != only:
             raise ValueError(f"the published models have {name} {only!r} only, found {getattr(spec, name)!r}")
+    if spec.strides != (published_strides := stem_strides(spec.channels, spec.stem)):
+        raise ValueError(f"the published stem {spec.stem} has strides {published_strides}, found {spec.strides}")
     bcos = spec.family == "bcos"
     prefix = "0." if bcos else ""
     published: dict[str, Tensor] = {}

@@ -14,6 +14,10 @@ Family = Literal["bcos", "standard"]
 Position = Literal["sincos", "rope", "prior", "none"]
 Value = Literal["plain", "bcos"]
 Head = Literal["pool", "tokens"]
+Downsample = Literal["strided", "blurred"]
+Outputs = Literal["sigmoid", "softmax"]
+
+_WORDS = {"family": Family, "position": Position, "value": Value, "head": Head, "downsample": Downsample}
 
 LARGEST_COUNT = 2**31 - 1
 LARGEST_NUMBER = 1e30  # beyond which float32 has no room to compute
@@ -39,7 +43,12 @@ class ViTSpec:
         Sides of the square training image and of a patch, in pixels of the image; a stem's stride is part of the
         patch. Other image sizes that divide into patches are accepted by the model, except with ``"prior"``.
     stem
-        Output channels of 3x3 convolutions before the patches; the stride is 2 wherever the number grows.
+        Output channels of 3x3 convolutions before the patches.
+    stem_strides
+        The stride, 1 or 2, of each of them. None, as published: 2 wherever the number of channels grows.
+    downsample
+        ``"strided"`` (published), or ``"blurred"``: a fixed blur (:class:`~bcos_vit.layers.Blur`) before every stem
+        convolution with stride 2, so that the stride leaves no lattice in an explanation.
     width, depth, heads, mlp_width
         Channels of a token, number of blocks, attention heads, hidden channels of a block's MLP.
     num_classes
@@ -57,6 +66,10 @@ class ViTSpec:
     logit_scale, logit_bias
         Logits are ``scale * x + bias``. A bias of None means log(1/(K-1)) for ``"bcos"`` (every class starts at a
         probability of 1/K) and 0 for ``"standard"``.
+    outputs
+        How logits become probabilities, which is how the model was trained: ``"sigmoid"``, every class a yes-or-no
+        question of its own, or ``"softmax"``, one class of all. None: sigmoid for ``"bcos"``, softmax for
+        ``"standard"``.
 
     Raises
     ------
@@ -70,6 +83,8 @@ class ViTSpec:
     image_size: int
     patch_size: int
     stem: tuple[int, ...] = ()
+    stem_strides: tuple[int, ...] | None = None
+    downsample: Downsample = "strided"
     width: int
     depth: int
     heads: int
@@ -83,6 +98,7 @@ class ViTSpec:
     stem_max_out: int = 1
     logit_scale: float = 1
     logit_bias: float | None = None
+    outputs: Outputs | None = None
 
     def __new__(cls, **fields: Any) -> ViTSpec:
         reject_unknown("spec field", fields, spec_fields())
@@ -92,16 +108,37 @@ class ViTSpec:
         if not isinstance(self.stem, list | tuple):
             raise ValueError(f"stem must be a sequence of channel numbers, found {self.stem!r}")
         object.__setattr__(self, "stem", tuple(self.stem))
-        for name, kinds in (("family", Family), ("position", Position), ("value", Value), ("head", Head)):
+        for name, kinds in _WORDS.items():
             if getattr(self, name) not in get_args(kinds):
                 raise ValueError(f"{name} must be one of {', '.join(get_args(kinds))}, found {getattr(self, name)!r}")
+        if self.outputs is not None and self.outputs not in get_args(Outputs):
+            raise ValueError(f"outputs must be None, sigmoid or softmax, found {self.outputs!r}")
         counts = ["image_size", "patch_size", "width", "depth", "heads", "mlp_width", "num_classes", "max_out"]
         for name in [*counts, "stem_max_out"]:
             _require_count(name, getattr(self, name))
         for channels in self.stem:
             _require_count("every stem entry", channels)
+        self._check_strides()
         self._check_sizes()
         self._check_numbers()
+
+    def _check_strides(self) -> None:
+        given = self.stem_strides
+        if given is not None:
+            if not isinstance(given, list | tuple) or any(type(stride) is not int for stride in given):
+                raise ValueError(f"stem_strides must be None or a sequence of whole numbers, found {given!r}")
+            object.__setattr__(self, "stem_strides", tuple(given))
+            if not self.stem:
+                raise ValueError(f"stem_strides {given} belong to a stem, and this model has none: leave them out")
+            if len(given) != len(self.stem):
+                raise ValueError(f"stem_strides needs {len(self.stem)} entries, one a convolution, found {given}")
+            if not set(given) <= {1, 2}:
+                raise ValueError(f"every entry of stem_strides must be 1 or 2, found {given}")
+        if self.downsample == "blurred" and 2 not in self.strides:
+            raise ValueError(
+                "downsample 'blurred' blurs before the stem convolutions with stride 2, and this model has none (stem "
+                f"{self.stem}): give it one, or leave downsample out; no blur removes the lattice of the patches"
+            )
 
     def _check_sizes(self) -> None:
         if self.image_size % self.patch_size:
@@ -109,7 +146,7 @@ class ViTSpec:
         if self.patch_size % self.stem_stride:
             raise ValueError(
                 f"patch_size {self.patch_size} must be a multiple of the stem's stride {self.stem_stride} "
-                f"(stem {self.stem} halves the image wherever its channels grow)"
+                f"(stem {self.stem} has strides {self.strides})"
             )
         if self.width % self.heads:
             raise ValueError(f"width {self.width} must be a multiple of heads {self.heads}")
@@ -143,9 +180,14 @@ class ViTSpec:
         return SixChannels.channels if self.family == "bcos" else Standardised.channels
 
     @property
+    def strides(self) -> tuple[int, ...]:
+        """The stride of every stem convolution."""
+        return stem_strides(self.channels, self.stem) if self.stem_strides is None else self.stem_strides
+
+    @property
     def stem_stride(self) -> int:
         """By how much the stem shrinks the image, in pixels."""
-        return math.prod(stem_strides(self.channels, self.stem))
+        return math.prod(self.strides)
 
     @property
     def grid(self) -> int:
@@ -163,6 +205,13 @@ class ViTSpec:
         if self.logit_bias is not None:
             return self.logit_bias
         return -math.log(self.num_classes - 1) if self.family == "bcos" else 0.0
+
+    @property
+    def probability(self) -> Outputs:
+        """What turns logits into probabilities: what ``outputs`` of None stands for, or the one given."""
+        if self.outputs is not None:
+            return self.outputs
+        return "sigmoid" if self.family == "bcos" else "softmax"
 
 
 def spec_fields() -> tuple[str, ...]:

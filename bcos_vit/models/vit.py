@@ -21,7 +21,7 @@ from torch.utils.checkpoint import checkpoint
 
 from bcos_vit.checks import named_classes, require_float
 from bcos_vit.compiler import own_code
-from bcos_vit.layers import Logits, PoolHead, TokenHead, Tokens, build_stem
+from bcos_vit.layers import Logits, PoolHead, TokenHead, Tokens
 from bcos_vit.layers.mode import is_autocast, is_frozen, stage
 from bcos_vit.layers.position import Rotation, placing
 from bcos_vit.models.bricks import Block, Bricks
@@ -66,11 +66,10 @@ class ViT(nn.Module, HubMixin):
         self.about: dict[str, Any] = {}
         self.grad_checkpointing = False
         bricks = Bricks.of(spec)
-        stem = build_stem(spec.channels, spec.stem, bricks.conv, bricks.stem_norm, bricks.activation)
         patch = spec.patch_size // spec.stem_stride
         patch_values = patch**2 * (spec.stem[-1] if spec.stem else spec.channels)
         self.encoding = bricks.encoding()
-        self.tokens = Tokens(stem, patch, bricks.linear(patch_values, spec.width))
+        self.tokens = Tokens(bricks.stem(spec), patch, bricks.linear(patch_values, spec.width))
         self.place = placing(spec.position, spec.head_dim)
         self.blocks = nn.ModuleList(Block(spec, bricks) for _ in range(spec.depth))
         head = TokenHead if spec.head == "tokens" else PoolHead
@@ -119,8 +118,8 @@ class ViT(nn.Module, HubMixin):
         return self.forward_encoded(self.encode(images))
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        """Sigmoid for B-cos (each class on its own), softmax for conventional models; (..., K) -> (..., K)."""
-        return logits.sigmoid() if self.dynamic_linear else logits.softmax(-1)
+        """Sigmoid (each class on its own) or softmax, as the spec says; (..., K) -> (..., K)."""
+        return logits.sigmoid() if self.spec.probability == "sigmoid" else logits.softmax(-1)
 
     def forward_features(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, W) -> the tokens (B, N, D) that the head gets; the grid's rows one after the other."""

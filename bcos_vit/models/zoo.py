@@ -111,7 +111,7 @@ def ready(model: ViT, overrides: dict[str, Any], owner: str) -> ViT:
         model.reset_classifier(overrides["num_classes"], overrides.get("logit_bias"))
     for field, value in overrides.items():
         kept, free = getattr(model.spec, field), field == "image_size" and model.spec.position != "prior"
-        if not free and kept != (tuple(value) if field == "stem" else value):
+        if not free and kept != (tuple(value) if isinstance(value, list) else value):
             raise TypeError(f"{owner} holds its own spec and weights, with {field} {kept!r}: drop {field}")
     model.spec = dataclasses.replace(model.spec, **overrides)
     if model.spec != before:

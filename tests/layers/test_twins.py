@@ -240,11 +240,11 @@ def test_tokens_with_stem(dtype: torch.dtype) -> None:
     def conv(channels: int, out: int, kernel: int, **geometry: int) -> BcosConv2d:
         return BcosConv2d(channels, out, kernel, **geometry, max_out=2)
 
-    stem = build_stem(3, (4, 4), conv, GroupNorm, nn.Identity)
+    stem = build_stem(3, (4, 4), (2, 1), conv, GroupNorm, nn.Identity)
     tokens = shaken(Tokens(stem, 2, BcosLinear(2 * 2 * 4, 3)), dtype)
     first, second = tokens.stem
     twin = chain(
-        conv_twin(first.conv.weight, 2, 2, stride=(2, 2), padding=(1, 1)),  # channels grow: the image is halved
+        conv_twin(first.conv.weight, 2, 2, stride=(2, 2), padding=(1, 1)),
         group_norm_twin(first.norm.weight),
         conv_twin(second.conv.weight, 2, 2, stride=(1, 1), padding=(1, 1)),
         group_norm_twin(second.norm.weight),
