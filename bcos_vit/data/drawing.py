@@ -29,7 +29,8 @@ def _heart() -> Points:
     turns = [2 * math.pi * number / 48 for number in range(48)]
     xs = [16 * math.sin(t) ** 3 for t in turns]
     ys = [13 * math.cos(t) - 5 * math.cos(2 * t) - 2 * math.cos(3 * t) - math.cos(4 * t) for t in turns]
-    return [(x / 17, -(y + 2.5) / 17) for x, y in zip(xs, ys, strict=True)]
+    reach = max(math.hypot(x, y + 2.5) for x, y in zip(xs, ys, strict=True))
+    return [(x / reach, -(y + 2.5) / reach) for x, y in zip(xs, ys, strict=True)]
 
 
 ARM = 0.34
@@ -86,5 +87,3 @@ def stripes(side: int, period: float, angle: float, phase: float) -> NDArray[np.
     """A pattern of stripes (side, side) of this period in pixels, half of them True."""
     rows, columns = np.mgrid[:side, :side]
     return np.sin(2 * math.pi * (np.cos(angle) * columns + np.sin(angle) * rows) / period + phase) > 0
-
-

@@ -170,7 +170,9 @@ class Shapes(Dataset[tuple[Tensor, Any]]):
             image = covered * _fill(self.split, side, radius, draw) + (1 - covered) * image
             kept.append(label)
             masks.append(covered[..., 0] > 0)
-        seen, without = (torch.from_numpy((pixels + noise).clip(0, 1)).permute(2, 0, 1).contiguous() for pixels in (image, behind))
+        seen, without = (
+            torch.from_numpy((pixels + noise).clip(0, 1)).permute(2, 0, 1).contiguous() for pixels in (image, behind)
+        )
         where = torch.from_numpy(np.stack(masks)) if masks else torch.zeros(0, side, side, dtype=torch.bool)
         return Scene(seen, without, torch.tensor(kept, dtype=torch.long), where)
 

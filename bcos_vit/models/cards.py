@@ -73,7 +73,9 @@ def _imagenet_specs() -> dict[str, ViTSpec]:
 
 def _shipped_specs() -> dict[str, ViTSpec]:
     digits: dict[str, Any] = dict(width=96, depth=4, heads=3, mlp_width=384, image_size=8, patch_size=2, num_classes=10)
-    shapes: dict[str, Any] = dict(width=64, depth=2, heads=2, mlp_width=128, image_size=32, patch_size=4, num_classes=10)
+    shapes: dict[str, Any] = dict(
+        width=64, depth=2, heads=2, mlp_width=128, image_size=32, patch_size=4, num_classes=10
+    )
     shapes |= dict(stem=(16, 32, 64, 64, 64), stem_strides=(2, 1, 2, 1, 1), position="rope", head="tokens")
     return {
         "bcos_vit_digits": ViTSpec(family="bcos", position="rope", **digits),
