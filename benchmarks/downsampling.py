@@ -2,7 +2,7 @@
 
     python benchmarks/downsampling.py                                   every arm, seeds 0, 1, 2, then the table
     python benchmarks/downsampling.py --arms strided "binomial, zero" --seeds 0
-    python benchmarks/downsampling.py --untrained                       lattice of untrained models at 224 pixels, in a minute
+    python benchmarks/downsampling.py --untrained                       untrained models at 224 pixels, in a minute
 
 Arms: ``strided``, a blur before every stride of two with each kernel and border of ``bcos_vit.layers.Blur``, a blur
 after a convolution of stride one (``after``), and the conventional ``twin``. Training is that of ``bcos_vit_shapes``
@@ -25,6 +25,7 @@ from typing import Any
 import torch
 from finetune import interval
 from hydra import compose, initialize_config_dir
+from shapes import measure
 from skimage.data import astronaut
 from torch import Tensor, nn
 
@@ -33,7 +34,6 @@ from bcos_vit.layers import BcosConv2d, Blur
 from bcos_vit.metrics import border_energy, lattice_period, lattice_share, white_noise_share
 from bcos_vit.models import bricks
 from bcos_vit.training.run import train
-from shapes import measure
 
 ROOT = Path(__file__).parents[1]
 RUNS = ROOT / "runs" / "downsampling"
@@ -143,10 +143,8 @@ def main() -> None:
         for arm in (arm for arm in given.arms if arm != "twin"):
             words = [sys.executable, __file__, "--untrained", "--one", arm]
             figures = json.loads(subprocess.run(words, cwd=ROOT, check=True, capture_output=True).stdout)
-            print(
-                f"| {arm} | {100 * figures['lattice_share']:.2f} % | {100 * figures['border_energy']:.2f} % |",
-                flush=True,
-            )
+            cells = " | ".join(f"{100 * figure:.2f} %" for figure in figures.values())
+            print(f"| {arm} | {cells} |", flush=True)
         return
     with ThreadPoolExecutor(given.jobs) as pool:  # by seeds first, so that a run cut short has something to compare
         jobs = [pool.submit(measured, arm, seed, overrides) for seed in given.seeds for arm in given.arms]

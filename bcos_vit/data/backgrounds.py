@@ -30,8 +30,9 @@ def regions(split: str) -> tuple[Image.Image, ...]:
         loaded = [data.stereo_motorcycle()[0] if name == "motorcycle" else getattr(data, name)() for name in PHOTOS]
     photos = [Image.fromarray(np.asarray(photo)).convert("RGB") for photo in [*loaded, *load_sample_images().images]]
     start, end = REGIONS[split]
+    columns = [(round(start * photo.width), round(end * photo.width)) for photo in photos]
     return tuple(
-        photo.crop((round(start * photo.width), 0, round(end * photo.width), photo.height)) for photo in photos
+        photo.crop((left, 0, right, photo.height)) for photo, (left, right) in zip(photos, columns, strict=True)
     )
 
 

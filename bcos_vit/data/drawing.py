@@ -80,7 +80,7 @@ def coverage(name: str, side: int, x: float, y: float, radius: float, angle: flo
         draw.polygon(placed(cut), fill=0)
     whole = Image.new("L", (side, side))
     whole.paste(fine.reduce(FINER), (left, top))
-    return np.asarray(whole, np.float32) / 255
+    return np.asarray(whole, np.float32) / np.float32(255)
 
 
 def stripes(side: int, period: float, angle: float, phase: float) -> NDArray[np.bool_]:

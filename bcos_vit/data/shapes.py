@@ -170,9 +170,7 @@ class Shapes(Dataset[tuple[Tensor, Any]]):
             image = covered * _fill(self.split, side, radius, draw) + (1 - covered) * image
             kept.append(label)
             masks.append(covered[..., 0] > 0)
-        seen, without = (
-            torch.from_numpy((pixels + noise).clip(0, 1)).permute(2, 0, 1).contiguous() for pixels in (image, behind)
-        )
+        seen, without = (_noisy(pixels, noise) for pixels in (image, behind))
         where = torch.from_numpy(np.stack(masks)) if masks else torch.zeros(0, side, side, dtype=torch.bool)
         return Scene(seen, without, torch.tensor(kept, dtype=torch.long), where)
 
@@ -201,6 +199,11 @@ class _Epoch(Dataset[tuple[Tensor, Tensor]]):
         return self.shapes.learnt_from(self.number, index)
 
 
+def _noisy(pixels: Pixels, noise: Pixels) -> Tensor:
+    """(H, W, 3) -> (3, H, W) in [0, 1]."""
+    return torch.from_numpy((pixels + noise).clip(0, 1)).permute(2, 0, 1).contiguous()
+
+
 def _vivid(draw: Generator) -> tuple[float, float, float]:
     return colorsys.hsv_to_rgb(draw.random(), draw.uniform(0.6, 1), draw.uniform(0.65, 1))
 
@@ -219,7 +222,7 @@ def _backdrop(split: str, side: int, draw: Generator, *, plain: bool) -> Pixels:
         radius = draw.uniform(0.03, 0.07) * side
         colour = tuple(int(255 * value) for value in _vivid(draw))
         brush.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour)
-    return np.asarray(cluttered, np.float32) / 255
+    return np.asarray(cluttered, np.float32) / np.float32(255)
 
 
 def _half_grey(photo: Image.Image) -> Pixels:
