@@ -231,8 +231,8 @@ def _half_grey(photo: Image.Image) -> Pixels:
 
 
 def _fill(split: str, side: int, radius: float, draw: Generator) -> Pixels:
-    """What a shape is painted with, (side, side, 3): stripes of a vivid colour and a darker one, shaded by a photo."""
+    """What a shape is painted with, (side, side, 3): two vivid colours in stripes, shaded by a photo."""
     pattern = stripes(side, radius * draw.uniform(0.4, 1.2), draw.uniform(0, np.pi), draw.uniform(0, 2 * np.pi))
-    shade = np.asarray(background(split, side, draw).convert("L"), np.float32)[..., None] / 255
-    light = np.where(pattern[..., None], 1, draw.uniform(0.5, 1)) * (0.75 + 0.25 * shade)
-    return (np.asarray(_vivid(draw)) * light).astype(np.float32)
+    colours = np.where(pattern[..., None], _vivid(draw), _vivid(draw)).astype(np.float32)
+    shade = np.asarray(background(split, side, draw).convert("L"), np.float32)[..., None] / np.float32(255)
+    return colours * (np.float32(0.75) + np.float32(0.25) * shade)

@@ -80,7 +80,7 @@ def _shipped_specs() -> dict[str, ViTSpec]:
     return {
         "bcos_vit_digits": ViTSpec(family="bcos", position="rope", **digits),
         "standard_vit_digits": ViTSpec(family="standard", position="sincos", **digits),
-        "bcos_vit_shapes": ViTSpec(family="bcos", stem_max_out=2, logit_scale=8, **shapes),
+        "bcos_vit_shapes": ViTSpec(family="bcos", b=2.5, stem_max_out=2, logit_scale=8, **shapes),
         "standard_vit_shapes": ViTSpec(family="standard", outputs="sigmoid", **shapes),
     }
 
