@@ -50,7 +50,7 @@ def test_the_command_needs_no_trainer(tmp_path):
 @pytest.mark.parametrize("package", ["data", "metrics", "evaluation", "training", "config"])
 def test_a_missing_extra_is_answered_with_the_line_that_installs_it(package):
     missing = {"config": "hydra", "metrics": "torchmetrics"}.get(package, "lightning")
-    code = f"import sys; sys.modules[{missing!r}] = None; import bcos_vit.{package}"
+    code = f"import sys; sys.modules[{missing!r}] = None; from bcos_vit.{package} import *"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     last = done.stderr.splitlines()[-1]
     assert last.startswith("ImportError: ")
