@@ -57,6 +57,13 @@ def test_a_missing_extra_is_answered_with_the_line_that_installs_it(package):
     assert last.endswith("is not installed: pip install 'bcos_vit[train]'")
 
 
+def test_functions_of_maps_need_no_trainer():
+    block = f"import sys; sys.modules.update(dict.fromkeys({HEAVY}))"
+    code = f"{block}; import torch, bcos_vit; print(float(bcos_vit.metrics.lattice_share(torch.eye(2), 2)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("1.0\n", "")
+
+
 def test_facade_has_the_public_names():
     names = "collapse explain frozen create_model list_models predict TopK Contrast LinearMap Explanation LedgerError"
     for name in [*names.split(), "ViTSpec", "__version__"]:

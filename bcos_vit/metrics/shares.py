@@ -70,7 +70,8 @@ class MeanShare(Metric):
         """
         if len(self.shares) == 0:
             raise ValueError(f"{type(self).__name__} has seen no maps: call update first")
-        shares, chances = (dim_zero_cat(state).cpu().double() for state in (self.shares, self.chances))
+        # Sorted: processes hand them in by turns, and a sum is rounded by its order.
+        shares, chances = (dim_zero_cat(state).cpu().double().sort().values for state in (self.shares, self.chances))
         count = len(shares)
         error = shares.std() / math.sqrt(count) if count > 1 else torch.tensor(math.nan, dtype=torch.float64)
         numbers = {"mean": shares.mean(), "standard_error": error, "chance": chances.mean()}

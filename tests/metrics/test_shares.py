@@ -65,6 +65,14 @@ def test_two_processes_find_together_what_one_does(case):
     assert one.compute() == expected_of(shares, chance)
 
 
+def test_figures_do_not_depend_on_the_order_of_images_by_a_single_bit():
+    forwards, backwards = BorderEnergy(), BorderEnergy()
+    maps = drawn(99, 8, 8)
+    forwards.update(maps)
+    backwards.update(maps.flip(0))
+    assert forwards.compute() == backwards.compute()
+
+
 def test_reset_forgets_and_nothing_has_no_mean(case):
     make, given, shares, chance = case
     metric = make()
