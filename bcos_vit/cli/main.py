@@ -86,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
         "--shifts",
         type=int,
         metavar="N",
-        help="explain the mean over N shifts of the photo, at N times the cost: without the lattice of the patches",
+        help="explain the mean over N shifts of the photo, at N times the cost: shows less of the patches' lattice",
     )
     explain.add_argument("--seed", type=int, metavar="SEED", help="which shifts those are (default: 0)")
     explain.add_argument("--batch-size", type=int, default=8, metavar="N", help="photos at once (default: %(default)s)")

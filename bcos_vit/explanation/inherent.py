@@ -51,7 +51,7 @@ def explain(
     torch.Size([4, 3])
     >>> bcos_vit.explain(model, e.images, at="blocks.0").check().contributions.shape  # a token each
     torch.Size([4, 4, 4])
-    >>> bcos_vit.explain(model, e.images, shifts=4).check()  # without the lattice of the patches
+    >>> bcos_vit.explain(model, e.images, shifts=4).check()  # all that differ, of patches of 2 x 2
     <Explanation (inherent, 4 shifts) of 4 images of 8 x 8; largest relative residual ...e-0...>
 
     Parameters

@@ -1,7 +1,8 @@
 """The mean of explanations of shifted images: what depends on where the image lies on the model's grid averages away.
 
 Strides and patches divide an image into cells, and a map shows their lattice whatever the image shows. It stays where
-it is while the image moves below it, so that a mean over shifts within one cell is freed of it, and no weight changes.
+it is while the image moves below it: the mean over all shifts within one cell is freed of it, that over some of them
+has less of it, and no weight changes.
 
 It is exact. A shift with a reflected border is a linear map ``S`` of the encoded image ``x``, so the mean logit is
 
