@@ -97,6 +97,7 @@ def assert_linear_when_frozen(brick: nn.Module, x: Tensor, unreached: Collection
 # --- explanations ---
 
 TENSORS = ("images", "target", "logit", "probability", "contributions", "magnitude", "weights", "against", "tokens")
+TENSORS += ("contributions_error", "logit_error")
 
 
 def assert_equal(found: Explanation, expected: Explanation) -> None:
@@ -107,4 +108,4 @@ def assert_equal(found: Explanation, expected: Explanation) -> None:
         assert mine is None or (mine.dtype == theirs.dtype and torch.equal(mine, theirs)), name
     assert found.constants.keys() == expected.constants.keys()
     assert all(torch.equal(found.constants[name], t) for name, t in expected.constants.items())
-    assert (found.method, found.cost) == (expected.method, expected.cost)
+    assert found._words() == expected._words()

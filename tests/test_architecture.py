@@ -50,11 +50,18 @@ def test_the_command_needs_no_trainer(tmp_path):
 @pytest.mark.parametrize("package", ["data", "metrics", "evaluation", "training", "config"])
 def test_a_missing_extra_is_answered_with_the_line_that_installs_it(package):
     missing = {"config": "hydra", "metrics": "torchmetrics"}.get(package, "lightning")
-    code = f"import sys; sys.modules[{missing!r}] = None; import bcos_vit.{package}"
+    code = f"import sys; sys.modules[{missing!r}] = None; from bcos_vit.{package} import *"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     last = done.stderr.splitlines()[-1]
     assert last.startswith("ImportError: ")
     assert last.endswith("is not installed: pip install 'bcos_vit[train]'")
+
+
+def test_functions_of_maps_need_no_trainer():
+    block = f"import sys; sys.modules.update(dict.fromkeys({HEAVY}))"
+    code = f"{block}; import torch, bcos_vit; print(float(bcos_vit.metrics.lattice_share(torch.eye(2), 2)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("1.0\n", "")
 
 
 def test_facade_has_the_public_names():

@@ -64,7 +64,7 @@ def test_unknown_words_of_train(words, expected):
     [
         (
             "metrics=[acc]",
-            "there is no metrics/acc, did you mean accuracy? metrics can be: accuracy, completeness, speed",
+            "there is no metrics/acc, did you mean accuracy? metrics can be: accuracy, completeness, lattice, speed",
         ),
         ("splt=val", "there is no 'splt' in the configuration, did you mean split?"),
     ],

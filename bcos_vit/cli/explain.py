@@ -22,6 +22,7 @@ from bcos_vit.cli.choice import TRAINED, chosen_device, chosen_model, trying_out
 from bcos_vit.cli.targets import WordedTarget, parse_targets
 from bcos_vit.explanation import Explanation, LedgerError, collapse, compile_explainer, explain
 from bcos_vit.explanation.plot import png, require_matplotlib, singles, target_name
+from bcos_vit.explanation.shifts import shifted
 from bcos_vit.models import ViT
 from bcos_vit.paths import in_a_name, user_path
 from bcos_vit.photos import PhotoError, read_photo
@@ -63,7 +64,8 @@ def run(given: argparse.Namespace) -> int:
         raise ValueError(f"--batch-size must be at least 1, found {given.batch_size}")
     model, about = _model(given)
     model.transform.require_fit(given.fit)
-    explainer = _compiled(model, given) if given.compile else partial(explain, model)
+    explainer, about_shifts = _explainer(model, given)
+    about |= about_shifts
     targets = parse_targets(given.targets, model.spec.num_classes, model.class_names)
     out = _folder(given.out)
     failed: set[int] = set()
@@ -82,9 +84,26 @@ def _model(given: argparse.Namespace) -> tuple[ViT, dict[str, str]]:
     device = chosen_device(given)
     with trying_out(device):
         model.to(device)
-        size = model.spec.image_size
-        collapse(model, torch.zeros(1, 3, size, size, device=device))  # raises, once, what would fail for every photo
+        collapse(model, _black(model))  # raises, once, what would fail for every photo
     return model, {"model": _printable(given.model), "weights": weights}
+
+
+def _black(model: ViT) -> Tensor:
+    size = model.spec.image_size
+    return torch.zeros(1, 3, size, size, device=next(model.parameters()).device)
+
+
+def _explainer(model: ViT, given: argparse.Namespace) -> tuple[Explain, dict[str, str]]:
+    """What explains, and what to say about it in every file."""
+    if given.shifts is None:
+        if given.seed is not None:
+            raise ValueError("--seed chooses the shifts of --shifts N: give both, or neither")
+        return (_compiled(model, given) if given.compile else partial(explain, model)), {}
+    if given.compile:
+        raise ValueError("--compile makes no explanations of shifted photos: drop --compile or --shifts")
+    seed = given.seed or 0
+    shifted(model, _black(model), given.shifts, seed)  # raises, once, what would fail for every photo
+    return partial(explain, model, shifts=given.shifts, seed=seed), {"seed of the shifts": str(seed)}
 
 
 def _compiled(model: ViT, given: argparse.Namespace) -> Explain:
@@ -167,6 +186,7 @@ def _write(e: Explanation, model: ViT, photo: Photo, about: dict[str, str], out:
     """Write both results under the first name that neither has been taken of, and return the picture's path."""
     title = f"{photo.name[-LONGEST:]}: {about['model'][-LONGEST:]}"
     title += "" if about["weights"] == TRAINED else f", {about['weights']}"
+    title += f", mean of {_shifts(e)}" if e.shifts else ""
     picture = png(e.plot(class_names=model.class_names, title=title))
     with claim_folder(out, wait=WAIT):
         path = _free(out, photo.stem, f".{_slug(e, model)}.png")
@@ -192,7 +212,13 @@ def _free(out: Path, stem: str, rest: str) -> Path:
 def _in_words(e: Explanation, model: ViT) -> str:
     lines = " ".join(f"{name} {float(value):+.3f}" for name, value in {"image": e.image, **e.constants}.items())
     name = target_name(e, model.class_names)
-    return f"{name}, logit {float(e.logit):+.3f} = {lines}, residual {float(e.residual):.0e}"
+    said = f"{name}, logit {float(e.logit):+.3f} = {lines}, residual {float(e.residual):.0e}"
+    said += f", mean of {_shifts(e)}" if e.shifts else ""
+    return said if e.logit_error is None else f"{said}, standard error {float(e.logit_error):.3f}"
+
+
+def _shifts(e: Explanation) -> str:
+    return "one shift" if e.shifts == 1 else f"{e.shifts} shifts"
 
 
 def _slug(e: Explanation, model: ViT) -> str:

@@ -82,6 +82,13 @@ def _parser() -> argparse.ArgumentParser:
         "--out", default="explanations", metavar="DIR", help="folder of the results (default: %(default)s)"
     )
     explain.add_argument("--random-weights", type=int, metavar="SEED", help="build the model untrained")
+    explain.add_argument(
+        "--shifts",
+        type=int,
+        metavar="N",
+        help="explain the mean over N shifts of the photo, at N times the cost: shows less of the patches' lattice",
+    )
+    explain.add_argument("--seed", type=int, metavar="SEED", help="which shifts those are (default: 0)")
     explain.add_argument("--batch-size", type=int, default=8, metavar="N", help="photos at once (default: %(default)s)")
     explain.add_argument(
         "--compile", action="store_true", help="compile first, which takes minutes: for folders of many photos"

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from bcos_vit.explanation import TopK, anatomy, collapse, explain
-from bcos_vit.explanation.result import TOLERANCES
+from bcos_vit.explanation.checking import TOLERANCES
 from bcos_vit.layers import frozen
 from bcos_vit.layers.precision import ieee_float32
 from bcos_vit.models import ViT, create_model

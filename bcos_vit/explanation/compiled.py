@@ -51,7 +51,7 @@ def compile_explainer(model: nn.Module, targets: Targets = "predicted", *, backe
         A B-cos model, wrapped or not, as :func:`explain` takes it.
     targets
         ``"predicted"``: ``explainer(images)`` explains the predicted class. ``"input"``: ``explainer(images, target)``
-        explains any target that :func:`explain` takes, but for units inside the network.
+        explains any target that :func:`explain` takes, but for units inside the network. Neither shifts images.
     backend
         What compiles, as of :func:`torch.compile`; ``"eager"`` traces only.
 
@@ -101,9 +101,16 @@ class Explainer:
         self._form: list[tuple[Any, ...]] = []
         self._kinds: dict[tuple[Any, ...], _Kind] = {}
 
-    def __call__(self, images: Tensor, target: Target = None, *, check_values: bool = True) -> Explanation:
-        """Explain ``images`` (B, 3, H, W) in [0, 1] by the weights that the model has now."""
+    def __call__(
+        self, images: Tensor, target: Target = None, *, shifts: None = None, check_values: bool = True
+    ) -> Explanation:
+        """Explain ``images`` (B, 3, H, W) in [0, 1] by the weights that the model has now; as they are, not shifted."""
         self._require(target)
+        if shifts is not None:
+            raise ValueError(
+                f"a compiled explainer shifts no images (shifts={shifts!r}): bcos_vit.explain(model, images, target, "
+                "shifts=n) does"
+            )
         model = cast(nn.Module, explainable(self.model))
         checks.require_float(images, "images")
         if check_values:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from bcos_vit import checks
 from bcos_vit.explanation.linear_map import LinearMap, Row, collapse
 from bcos_vit.explanation.result import IMAGE, Explanation
+from bcos_vit.explanation.shifts import by_mean_logits, mean, shifted
 from bcos_vit.explanation.targets import LOGIT, Resolved, Target, Unit, check_batch, part, resolve
 from bcos_vit.layers.mode import at_least_float32
 from bcos_vit.layers.precision import ieee_float32
@@ -30,6 +32,8 @@ def explain(
     target: Target = None,
     *,
     at: str | None = None,
+    shifts: int | None = None,
+    seed: int = 0,
     check_values: bool = True,
     memory: int = MEMORY,
 ) -> Explanation:
@@ -47,6 +51,8 @@ def explain(
     torch.Size([4, 3])
     >>> bcos_vit.explain(model, e.images, at="blocks.0").check().contributions.shape  # a token each
     torch.Size([4, 4, 4])
+    >>> bcos_vit.explain(model, e.images, shifts=4).check()  # all that differ, of patches of 2 x 2
+    <Explanation (inherent, 4 shifts) of 4 images of 8 x 8; largest relative residual ...e-0...>
 
     Parameters
     ----------
@@ -59,12 +65,23 @@ def explain(
         :class:`Combination`, or a :class:`Unit` inside the network.
     at
         A stage, ``"tokens"`` or ``"blocks.0"``, ...: what its tokens contribute, (B, h, w), instead of the pixels.
+    shifts
+        n: explain the mean logit of the image and n - 1 copies of it, shifted by whole pixels with a reflected border:
+        the exact mean of n rows, constants and contributions, each carried back to the image as it is. It shows less of
+        the lattice that strides and patches leave in a map, and less of everything else that depends on where the image
+        lies on it; at n times the cost. The shifts are different, the same for all images, spread evenly over one patch
+        (half of it to either side, the pixels from one token to the next; 16 for a model without a stage
+        ``"tokens"``), and begin with none, so that ``shifts=1`` is the plain explanation. Classes are predicted, and
+        :class:`TopK` chosen, by the mean logits, which takes n forward passes more; ``probability`` is that of the
+        mean logit; ``logit_error`` and ``contributions_error`` are standard errors over the shifts.
+    seed
+        Which shifts those are. Random numbers of others are not touched.
     check_values
         Look for NaN and values outside [0, 1] first.
     memory
         Bytes. As many images at once as keep the graph of a forward pass below it, at least one; beyond the first
         (eight of 224 x 224), whose need is measured. The explanations themselves come on top, while they are joined
-        twice, and so does what backward takes for several targets.
+        twice (with shifts, four times), and so does what backward takes for several targets.
 
     Returns
     -------
@@ -74,7 +91,8 @@ def explain(
     Raises
     ------
     TypeError, ValueError
-        In a sentence, for a model that has no linear map, or images, a target or a stage that do not fit.
+        In a sentence, for a model that has no linear map, or images, a target or a stage that do not fit; for
+        ``shifts`` of stages or units, or more shifts than there are.
     """
     if not isinstance(memory, Real) or not 0 < memory < math.inf:
         raise ValueError(f"memory must be a number of bytes above 0, found {memory!r}")
@@ -85,6 +103,13 @@ def explain(
         checks.check_values(images)  # of all parts, before the first
     stages = at is not None or isinstance(target, Unit)
     at_once, done = max(1, FIRST // max(1, images.shape[2] * images.shape[3])), 0
+    if shifts is not None:
+        if stages:
+            raise ValueError("shifts move the pixels, not the tokens of a stage: leave out the shifts, or the stage")
+        models = shifted(model, images, shifts, seed)
+        given = by_mean_logits(models, images, target, at_once)
+        e = mean(explain(moved, images, given, check_values=False, memory=memory) for moved in models)
+        return e if given is target else dataclasses.replace(e, cost=e.cost + e.shifts)
     parts: list[Explanation] = []
     while not parts or done < len(images):
         rows = slice(done, done + at_once)

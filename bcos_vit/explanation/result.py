@@ -12,29 +12,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bcos_vit.explanation import colour, files, plot
+from bcos_vit.explanation import checking, colour, files, plot
 from bcos_vit.explanation.targets import LOGIT
 from bcos_vit.layers.mode import at_least_float32
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-TOLERANCES = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 2e-2}
-"""Largest relative residual that :meth:`Explanation.check` accepts, by the precision of the logits."""
-
-
 IMAGE = "image"
 """What :attr:`Explanation.at` says where contributions are those of the pixels."""
-
-
-class LedgerError(ArithmeticError):
-    """The lines of a ledger do not add up to the logit.
-
-    >>> one = torch.ones(1)
-    >>> Explanation(torch.zeros(1, 3, 1, 1), one.long(), logit=one, contributions=0.9 * one[:, None, None]).check()
-    Traceback (most recent call last):
-    bcos_vit.explanation.result.LedgerError: 1 of 1 ledgers do not close within 1e-05; ... logit 1, image 0.9
-    """
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -63,13 +49,14 @@ class Explanation:
     contributions: Tensor
     """(B, H, W), signed: what each pixel adds to the logit."""
     probability: Tensor | None = None
-    """(B,) in [0, 1]; None where more or less than one logit is explained."""
+    """(B,) in [0, 1], of ``logit``; None where more or less than one logit is explained."""
     constants: dict[str, Tensor] = field(default_factory=dict)
     """Name -> (B,): what was added and is not the image. Only terms that exist, of "position" and "bias"."""
     weights: Tensor | None = None
     """(B, 6, H, W), the row of the linear map; None for post-hoc methods."""
     magnitude: Tensor | None = None
-    """(B,) sum of |c_i logit_i| over the logits that are combined, a part of :attr:`scale`; None: |logit|."""
+    """(B,) sum of |c_i logit_i| over the logits that are combined, a part of :attr:`scale`; None: |logit|. Of shifts,
+    the mean of those sums."""
     against: Tensor | None = None
     """(B,) the other class of a contrast."""
     tokens: Tensor | None = None
@@ -81,6 +68,12 @@ class Explanation:
     """What ``logit`` is: "logit", or which sum of logits or inner value (then ``target`` is its channel)."""
     at: str = IMAGE
     """Whose contributions these are: "image", or the stage whose tokens they belong to, (B, h, w)."""
+    shifts: int = 0
+    """Of so many shifted images this is the mean; 0: of the images as they are."""
+    contributions_error: Tensor | None = None
+    """(B, H, W), standard error: standard deviation of the contributions over n shifts / sqrt(n); None if n < 2."""
+    logit_error: Tensor | None = None
+    """(B,), the same of the logit."""
 
     @property
     def image(self) -> Tensor:
@@ -119,21 +112,11 @@ class Explanation:
         return torch.where(position == 0, 1.0, image / (image + position))
 
     def check(self, tolerance: float | None = None) -> Explanation:
-        """Raise :class:`LedgerError` unless every relative residual is within ``tolerance``; return the explanation.
+        """Raise ``LedgerError`` unless every relative residual is within ``tolerance``; return the explanation.
 
         The default is 1e-5 for logits in float32, 1e-12 in float64 and 2e-2 in bfloat16 and float16.
         """
-        allowed = TOLERANCES[self.logit.dtype] if tolerance is None else tolerance
-        relative = self.relative_residual.flatten()
-        wrong = ~(relative <= allowed)  # so that NaN is wrong
-        if wrong.any():
-            worst = int(torch.where(relative.isnan(), torch.inf, relative).argmax())
-            lines = {"logit": self.logit, "image" if self.at == IMAGE else "tokens": self.image} | self.constants
-            ledger = ", ".join(f"{name} {float(line.flatten()[worst]):.6g}" for name, line in lines.items())
-            raise LedgerError(
-                f"{int(wrong.sum())} of {relative.numel()} ledgers do not close within {allowed:g}; the worst, "
-                f"number {worst}, leaves a relative residual of {float(relative[worst]):.3g}: {ledger}"
-            )
+        checking.require_closed(self, tolerance)
         return self
 
     def colour(self, smooth: int | None = None, percentile: float = 99.5) -> Tensor:
@@ -206,7 +189,7 @@ class Explanation:
         """Read what :meth:`save` wrote; ``ValueError`` in a sentence for any other file."""
         fields, words = files.read(path)
         try:
-            return cls._of(fields, {**words, "cost": float(words["cost"])})
+            return cls._of(fields, {**words, "cost": float(words["cost"]), "shifts": int(words.get("shifts", 0))})
         except (TypeError, KeyError, ValueError) as error:
             raise ValueError(f"{os.fspath(path)} does not hold a whole explanation: {error}") from error
 
@@ -257,6 +240,7 @@ class Explanation:
             self.method,
             *([] if self.of == LOGIT else [self.of]),
             *([] if self.at == IMAGE else [f"at {self.at}"]),
+            *([f"{self.shifts} shift{'s' * (self.shifts > 1)}"] if self.shifts else []),
         ]
         return f"<Explanation ({', '.join(words)}) of {count} of {size}{targets}; largest relative residual {worst}>"
 
@@ -295,5 +279,5 @@ class Explanation:
 
 
 _CONSTANT = "constants."
-_WORDS = ("method", "cost", "of", "at")
+_WORDS = ("method", "cost", "of", "at", "shifts")
 _SHOWN = 8

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.func import vmap
 
+from bcos_vit.explanation.checking import TOLERANCES, LedgerError
 from bcos_vit.explanation.inherent import explain_row
 from bcos_vit.explanation.linear_map import LinearMap, collapse
-from bcos_vit.explanation.result import TOLERANCES, Explanation, LedgerError
+from bcos_vit.explanation.result import Explanation
 from bcos_vit.explanation.targets import Target, resolve
 from bcos_vit.layers.mode import at_least_float32
 from bcos_vit.layers.precision import ieee_float32

@@ -12,12 +12,16 @@ if TYPE_CHECKING:
 
 
 def ledger(e: Explanation) -> str:
-    """The ledger of one image and one target in words, a line a term."""
+    """The ledger of one image and one target in words, a line a term; of shifted images with the standard error."""
     parts = {"image" if e.at == "image" else "tokens": e.image, **e.constants}
     lines = [f"{label:<8}{float(value):+9.3f}" for label, value in parts.items()]
     lines += [f"{value_name(e):<8}{float(e.logit):+9.3f}", f"{'residual':<8}{float(e.residual):+9.0e}"]
+    if e.logit_error is not None:
+        lines.append(f"{'std err':<8}{float(e.logit_error):9.3f}")
     if e.probability is not None:
         lines.append(f"{'p':<8}{100 * float(e.probability):8.2f}%")
+    if e.shifts:
+        lines.append(f"{'shifts':<8}{e.shifts:9}")
     return "\n".join(lines)
 
 

@@ -50,7 +50,8 @@ class MeanShare(Metric):
         """Take in shares of any shape, and what a map that says nothing would have, the same for all or one each."""
         shares = shares.detach().flatten()
         self.shares.append(shares)
-        self.chances.append(torch.as_tensor(chance).to(shares).flatten().expand_as(shares))
+        chances = torch.as_tensor(chance, dtype=shares.dtype, device=shares.device)
+        self.chances.append(chances.detach().flatten().expand_as(shares))
 
     def compute(self) -> dict[str, Tensor]:
         """Four scalars in float64, on the CPU, of all that was taken in.
@@ -69,7 +70,8 @@ class MeanShare(Metric):
         """
         if len(self.shares) == 0:
             raise ValueError(f"{type(self).__name__} has seen no maps: call update first")
-        shares, chances = (dim_zero_cat(state).cpu().double() for state in (self.shares, self.chances))
+        # Sorted: processes hand them in by turns, and a sum is rounded by its order.
+        shares, chances = (dim_zero_cat(state).cpu().double().sort().values for state in (self.shares, self.chances))
         count = len(shares)
         error = shares.std() / math.sqrt(count) if count > 1 else torch.tensor(math.nan, dtype=torch.float64)
         numbers = {"mean": shares.mean(), "standard_error": error, "chance": chances.mean()}
@@ -143,8 +145,8 @@ class EnergyInMask(MeanShare):
     higher_is_better = True
 
     def update(self, maps: Tensor, masks: Tensor) -> None:
-        """Take in (B, H, W) maps and boolean masks; errors as in :func:`energy_in_mask`."""
-        self.add(energy_in_mask(maps, masks), masks.float().mean((-2, -1)))
+        """Take in (..., H, W) maps and boolean masks; errors as in :func:`energy_in_mask`."""
+        self.add(energy_in_mask(maps, masks), energy_in_mask(torch.ones_like(maps), masks))
 
 
 class GridPointing(MeanShare):
@@ -223,4 +225,4 @@ class BorderEnergy(MeanShare):
 
     def update(self, maps: Tensor) -> None:
         """Take in (..., H, W) maps; errors as in :func:`border_energy`."""
-        self.add(border_energy(maps, self.width), float(border_energy(torch.ones(maps.shape[-2:]), self.width)))
+        self.add(border_energy(maps, self.width), border_energy(torch.ones_like(maps), self.width))

@@ -24,6 +24,7 @@ from bcos_vit.data import DataModule
 from bcos_vit.evaluation.side_effects import printable, side_effect
 from bcos_vit.explanation import LedgerError, explain
 from bcos_vit.explanation.plot import png
+from bcos_vit.metrics import lattice_period, lattice_share, white_noise_share
 from bcos_vit.models.vit import ViT, require_vit
 
 
@@ -76,7 +77,9 @@ class Explanations(Callback):
     """Draws explanations of a few validation images while a B-cos model learns, to disk and to the logger.
 
     The largest relative residual of their ledgers is logged as ``largest_residual``; one above the tolerance is
-    reported in a warning. Conventional models have no explanations, and nothing happens.
+    reported in a warning. The mean :func:`~bcos_vit.metrics.lattice_share` of the maps is ``lattice_share`` in the log,
+    and divided by what white noise has ``lattice_share_of_noise``. Conventional models have no explanations, and
+    nothing happens.
 
     Parameters
     ----------
@@ -119,7 +122,14 @@ class Explanations(Callback):
         data: DataModule = trainer.datamodule  # type: ignore[attr-defined]
         chosen = data.examples("val", min(self.images, len(data.part("val"))))
         explanation = explain(model, chosen.to(next(model.parameters())))
-        module.log("largest_residual", float(explanation.relative_residual.max()), rank_zero_only=True)
+        maps, period = explanation.contributions, lattice_period(model)
+        share = lattice_share(maps, period).mean()
+        numbers = {
+            "largest_residual": explanation.relative_residual.max(),
+            "lattice_share": share,
+            "lattice_share_of_noise": share / white_noise_share(maps.shape[-2], maps.shape[-1], period),
+        }
+        module.log_dict({name: float(number) for name, number in numbers.items()}, rank_zero_only=True)
         try:
             explanation.check(self.tolerance)
         except LedgerError as error:

@@ -24,7 +24,7 @@ from bcos_vit.evaluation.setting import model_and_data, seed_and_threads
 from bcos_vit.evaluation.side_effects import side_effect
 from bcos_vit.evaluation.trainer import build_trainer, given_callbacks
 from bcos_vit.extras import versions
-from bcos_vit.metrics import Accuracy, Completeness
+from bcos_vit.metrics import Accuracy, Completeness, Lattice
 from bcos_vit.models import ViT, save_model
 from bcos_vit.models.vit import derived
 from bcos_vit.models.weights import read_checkpoint
@@ -132,7 +132,8 @@ def _finish(
     about = derived(model.about) | {"recipe": classifier.hparams["recipe"]}
     if first:
         save_model(model, output / WEIGHTS, about=about)
-    report = evaluate(model, data, {"accuracy": Accuracy, "completeness": Completeness}, trainer=trainer, split=split)
+    metrics = {"accuracy": Accuracy, "completeness": Completeness, "lattice": Lattice}
+    report = evaluate(model, data, metrics, trainer=trainer, split=split)
     if first:
         _write(report, model, data, about, command, output)
     return report if first else None

@@ -13,7 +13,7 @@ from bcos_vit.evaluation.command import evaluate_as
 from runs import config, train, write_photos
 from toys import toy
 
-QUIET = ("trainer.accelerator=cpu", "+trainer.enable_progress_bar=false", "metrics=[accuracy,completeness]")
+QUIET = ("trainer.accelerator=cpu", "+trainer.enable_progress_bar=false", "metrics=[accuracy,completeness,lattice]")
 
 
 @pytest.fixture(scope="module")

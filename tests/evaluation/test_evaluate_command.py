@@ -49,7 +49,7 @@ def test_a_missing_file_is_named_and_no_folder_is_left(tmp_path):
     [
         (
             "metrics=[acc]",
-            "there is no metrics/acc, did you mean accuracy? metrics can be: accuracy, completeness, speed",
+            "there is no metrics/acc, did you mean accuracy? metrics can be: accuracy, completeness, lattice, speed",
         ),
         pytest.param("trainer.foo=1", "'trainer.foo'", marks=pytest.mark.slow),
         pytest.param("data=photos", "data/photos", marks=pytest.mark.slow),

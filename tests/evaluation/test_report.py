@@ -3,7 +3,7 @@
 import json
 
 from bcos_vit.evaluation import Report
-from bcos_vit.metrics import Accuracy, Completeness, Speed
+from bcos_vit.metrics import Accuracy, Completeness, Lattice, Speed
 from toys import toy
 
 FIGURES = {
@@ -15,13 +15,20 @@ FIGURES = {
         "smallest_image_share": 1.0,
         "median_image_share": 1.0,
     },
+    "lattice": {
+        "lattice_share": 0.51234,
+        "standard_error": 0.01,
+        "white_noise_share": 0.00508,
+        "lattice_share_of_noise": 100.8,
+    },
     "speed": {"predictions_per_second": 900.0, "explanations_per_second": 300.0, "explanations_per_prediction": 1 / 3},
 }
 
 
 def report_of(figures):
     model, rows = toy("bcos_vit_digits"), {}
-    for name, group in (("accuracy", Accuracy), ("completeness", Completeness), ("speed", Speed)):
+    groups = {"accuracy": Accuracy, "completeness": Completeness, "lattice": Lattice, "speed": Speed}
+    for name, group in groups.items():
         if name in figures:
             rows |= group(model).rows(figures[name])
     return Report(figures, 360, rows)
@@ -47,6 +54,8 @@ def test_table_has_a_row_for_every_figure_in_ascii():
         "relative residual, largest                 1.0e-06\n"
         "image share, median                          100 %\n"
         "image share, smallest                        100 %\n"
+        "lattice share of maps, mean                51.23 %\n"
+        "lattice share of white noise                0.51 %\n"
         "predictions a second                         900.0\n"
         "explanations a second                        300.0\n"
         "explanations in the time of a prediction      0.33\n"

@@ -41,7 +41,7 @@ def reports(folder, *arguments):
     (folder / "own.py").write_text(OWN)
     (folder / "mine" / "metrics").mkdir(parents=True)
     (folder / "mine" / "metrics" / "predictions.yaml").write_text(OWN_FILE)
-    words = (*MODEL, f"hydra.searchpath=[file://{folder}/mine]", "metrics=[accuracy,completeness,predictions]")
+    words = (*MODEL, f"hydra.searchpath=[file://{folder}/mine]", "metrics=[accuracy,completeness,lattice,predictions]")
     waits = [start(folder, *words, *arguments, f"trainer.devices={n}", f"output=on_{n}") for n in (1, 2)]
     ends = [wait() for wait in waits]
     for done in ends:
@@ -56,8 +56,8 @@ def compare(one, two, images):
     assert two["predictions"] == one["predictions"]
     assert two["accuracy"]["top1"] == one["accuracy"]["top1"]
     assert two["accuracy"]["top5"] == one["accuracy"]["top5"]
-    for group in ("accuracy", "completeness"):
-        assert two[group] == pytest.approx(one[group], rel=0, abs=1e-6)
+    for group in ("accuracy", "completeness", "lattice"):
+        assert two[group] == pytest.approx(one[group], rel=1e-6, abs=1e-6)
 
 
 @pytest.mark.slow
@@ -65,8 +65,10 @@ def test_two_processes_report_what_one_does(tmp_path):
     write_scans(tmp_path, 37)
     (one, two), printed = reports(tmp_path, "data.batch_size=1", "data.num_workers=0")
     compare(one, two, 37)
-    assert two["completeness"] == one["completeness"]  # in batches of one, nothing is rounded in another way
+    for group in ("completeness", "lattice"):
+        assert two[group] == one[group]  # in batches of one, nothing is rounded in another way
     assert one["completeness"]["largest_residual"] > 0
+    assert one["lattice"]["standard_error"] > 0
     assert one["completeness"]["smallest_image_share"] < one["completeness"]["median_image_share"]
     assert len(set(one["predictions"].values())) > 3
     assert 0 < one["accuracy"]["top1"] < one["accuracy"]["top5"] < 1

@@ -134,16 +134,16 @@ def test_files_keep_what_and_where(model: ViT, images: Tensor, tmp_path: Path, t
         assert repr(found) == repr(part)
 
 
-def test_files_from_before_there_were_units_and_stages(model: ViT, images: Tensor, tmp_path: Path) -> None:
+def test_files_from_before_there_were_units_stages_and_shifts(model: ViT, images: Tensor, tmp_path: Path) -> None:
     e, path = explain(model, images, TopK(2)), tmp_path / "e.safetensors"
     e.save(path)
     with safe_open(path, framework="pt") as file:
         metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    assert (metadata.pop("of"), metadata.pop("at")) == ("logit", "image")
+    assert (metadata.pop("of"), metadata.pop("at"), metadata.pop("shifts")) == ("logit", "image", "0")
     save_file(tensors, path, metadata)
     found = Explanation.load(path)
     assert_equal(found, e)
-    assert (found.of, found.at) == ("logit", "image")
+    assert (found.of, found.at, found.shifts) == ("logit", "image", 0)
 
 
 def test_files_of_other_methods(model: ViT, images: Tensor, tmp_path: Path) -> None:

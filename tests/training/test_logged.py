@@ -20,6 +20,8 @@ SCALARS = {
     "gradient_norm",
     "images_per_second",
     "largest_residual",
+    "lattice_share",
+    "lattice_share_of_noise",
     "lr-Adam",
     "train_loss",
     "val_accuracy",

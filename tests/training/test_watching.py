@@ -8,6 +8,7 @@ from bcos_vit import Explanation
 from bcos_vit import explain as the_original
 from bcos_vit.data import Digits
 from bcos_vit.layers import Logits
+from bcos_vit.metrics import lattice_share, white_noise_share
 from bcos_vit.models import ViT, ViTSpec
 from bcos_vit.training import callbacks
 
@@ -106,12 +107,17 @@ def test_the_weights_are_those_after_the_epoch_and_the_prediction_is_explained(t
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_largest_residual_is_that_of_the_explanation(tmp_path, explained):
+def test_residual_and_lattice_share_are_those_of_the_explanation(tmp_path, explained):
     runs.train(f"output={tmp_path / 'run'}", "explanations.every=1", "explanations.images=40")
     found = [value for _, value in runs.logged(tmp_path / "run")["largest_residual"]]
     expected = [float(explanation.relative_residual.max()) for _, explanation in explained]
     assert found == pytest.approx(expected, rel=1e-6)
     assert min(found) > 0
+    shares = [float(lattice_share(explanation.contributions, 2).mean()) for _, explanation in explained]
+    for name, factor in (("lattice_share", 1), ("lattice_share_of_noise", 1 / white_noise_share(8, 8, 2))):
+        found = [value / factor for _, value in runs.logged(tmp_path / "run")[name]]
+        assert found == pytest.approx(shares, rel=1e-6)
+    assert 0 < min(shares) < max(shares) < 1
 
 
 @pytest.mark.usefixtures("undrawn")
