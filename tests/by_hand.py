@@ -9,7 +9,17 @@ from torch import Tensor
 
 from bcos_vit.layers.position import sincos_code
 from bcos_vit.models.vit import ViT
-from twins import attention_matrix, bcos_conv, bcos_linear, exact, normed, patch_twin, unit_rows, winning_rows
+from twins import (
+    attention_matrix,
+    bcos_conv,
+    bcos_linear,
+    blur_twin,
+    exact,
+    normed,
+    patch_twin,
+    unit_rows,
+    winning_rows,
+)
 
 
 @dataclass
@@ -39,8 +49,11 @@ def by_hand(model: ViT, images: Tensor) -> ByHand:
     def linear(x: Tensor, weight: Tensor) -> Tensor:
         return bcos_linear(x, exact(weight), spec.b, spec.max_out)
 
-    for part, channels in zip(model.tokens.stem, spec.stem, strict=True):
-        stride = 2 if channels > x.shape[1] else 1
+    for number, (part, channels) in enumerate(zip(model.tokens.stem, spec.stem, strict=True)):
+        grows = channels > x.shape[1]
+        stride = 1 + grows if spec.stem_strides is None else spec.stem_strides[number]
+        if spec.downsample == "blurred" and stride == 2:
+            x = blur_twin(part.blur.kernel, part.blur.border).formula(x)
         x = bcos_conv(x, exact(part.conv.weight), spec.b, spec.stem_max_out, (stride, stride), (1, 1))
         x = normed(x, (1, 2, 3), 1e-5) * exact(part.norm.weight)[:, None, None]
     x = found.stages["tokens"] = linear(patch_twin(model.tokens.patch).formula(x), model.tokens.project.weight)

@@ -1,4 +1,4 @@
-"""Toys of every kind of model: the two families, with and without a stem, every position and head."""
+"""Toys of every kind of model: the two families, with and without a stem or blurs, every position and head."""
 
 from __future__ import annotations
 
@@ -25,6 +25,11 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
 KINDS |= {
     "bcos-values-maxout": (NAME, {"value": "bcos", "max_out": 2, "b": 1.5}),
     "bcos-stem-maxout": (VITC, {"stem_max_out": 2, "max_out": 3, "head": "tokens"}),
+    # Two strides of four, so that images are small.
+    "bcos-stem-blurred": (
+        VITC,
+        {"downsample": "blurred", "stem_strides": (1, 2, 1, 2), "patch_size": 4, "image_size": 12, "position": "rope"},
+    ),
     "bcos-scaled": (NAME, {"logit_scale": 2.5, "logit_bias": -0.75}),
     "standard-scaled": (_FAMILIES["standard"], {"logit_scale": 0.5, "logit_bias": 0.25}),
     "bcos-digits": ("bcos_vit_digits", {}),

@@ -209,6 +209,36 @@ def mixing_twin(
     return Twin(matrix, formula)
 
 
+def blur_matrix(size: int, kernel: str, border: str) -> Tensor:
+    """What blurs a line of ``size`` pixels, (size, size): where every tap falls, entry by entry."""
+    found = torch.zeros(size, size).double()
+    taps = {-1: 0.25, 0: 0.5, 1: 0.25} if kernel == "binomial" else {0: 0.5, 1: 0.5}
+    for i in range(size):
+        for step, share in taps.items():
+            j = i + step
+            if border == "replicate":
+                j = min(max(j, 0), size - 1)
+            if border == "reflect":
+                j = size - 1 - abs(size - 1 - abs(j))
+            if 0 <= j < size:
+                found[i, j] += share
+    return found
+
+
+def blur_twin(kernel: str, border: str) -> Twin:
+    """Rows and columns of (C, H, W) blurred, each channel on its own."""
+
+    def matrix(x: Tensor) -> Tensor:
+        both = torch.kron(*(blur_matrix(size, kernel, border) for size in x.shape[1:]))
+        return torch.block_diag(*[both] * len(x))
+
+    def formula(x: Tensor) -> Tensor:
+        rows, columns = (blur_matrix(size, kernel, border) for size in x.shape[2:])
+        return rows @ x @ columns.T
+
+    return Twin(matrix, formula)
+
+
 def mean_twin() -> Twin:
     """The mean over tokens, (B, N, D) -> (B, D)."""
 

@@ -61,7 +61,7 @@ def build_stem(
     activation: Callable[[], nn.Module],
     blur: Callable[[], nn.Module] = nn.Identity,
 ) -> list[nn.Module]:
-    """The stages of a stem: convolutions to ``stem`` channels, those with a stride after a ``blur``."""
+    """The stages of a stem: from ``channels`` to ``stem`` channels, and a ``blur`` before a stride."""
     stages: list[nn.Module] = []
     for out, stride in zip(stem, strides, strict=True):
         before = blur() if stride > 1 else None

@@ -68,8 +68,8 @@ class ViTSpec:
         probability of 1/K) and 0 for ``"standard"``.
     outputs
         How logits become probabilities, which is how the model was trained: ``"sigmoid"``, every class a yes-or-no
-        question of its own, or ``"softmax"``, one class of all. None: sigmoid for ``"bcos"``, softmax for
-        ``"standard"``.
+        question of its own, or ``"softmax"``, one class of all. None: sigmoid for ``"bcos"``, the only one there, and
+        softmax for ``"standard"``.
 
     Raises
     ------
@@ -113,6 +113,10 @@ class ViTSpec:
                 raise ValueError(f"{name} must be one of {', '.join(get_args(kinds))}, found {getattr(self, name)!r}")
         if self.outputs is not None and self.outputs not in get_args(Outputs):
             raise ValueError(f"outputs must be None, sigmoid or softmax, found {self.outputs!r}")
+        if self.family == "bcos" and self.outputs == "softmax":
+            raise ValueError(
+                "outputs='softmax' has no meaning in a model of family 'bcos', which explains single logits"
+            )
         counts = ["image_size", "patch_size", "width", "depth", "heads", "mlp_width", "num_classes", "max_out"]
         for name in [*counts, "stem_max_out"]:
             _require_count(name, getattr(self, name))
@@ -129,15 +133,15 @@ class ViTSpec:
                 raise ValueError(f"stem_strides must be None or a sequence of whole numbers, found {given!r}")
             object.__setattr__(self, "stem_strides", tuple(given))
             if not self.stem:
-                raise ValueError(f"stem_strides {given} belong to a stem, and this model has none: leave them out")
+                raise ValueError(f"stem_strides {given} needs a stem, and this model has none: leave it out")
             if len(given) != len(self.stem):
                 raise ValueError(f"stem_strides needs {len(self.stem)} entries, one a convolution, found {given}")
             if not set(given) <= {1, 2}:
                 raise ValueError(f"every entry of stem_strides must be 1 or 2, found {given}")
         if self.downsample == "blurred" and 2 not in self.strides:
             raise ValueError(
-                "downsample 'blurred' blurs before the stem convolutions with stride 2, and this model has none (stem "
-                f"{self.stem}): give it one, or leave downsample out; no blur removes the lattice of the patches"
+                "downsample 'blurred' needs a stem convolution with stride 2 to blur before, and this model has none (stem "
+                f"{self.stem}): give it one, or leave downsample out, since no blur removes the lattice of the patches"
             )
 
     def _check_sizes(self) -> None:

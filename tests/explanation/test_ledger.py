@@ -39,6 +39,7 @@ VARIANTS: list[Case] = [
         {"value": "bcos", "head": "tokens", "position": "prior", "b": 1.5, "max_out": 2, "stem_max_out": 2},
     )
 ]
+VARIANTS.append((BASES[1], {"downsample": "blurred"}))
 CASES = [pytest.param(*case, id=f"{case[0]}-{case[1]}") for case in [*ZOO, *VARIANTS]]
 KINDS = [pytest.param(*case, id=f"{case[0]}-{case[1]}") for case in [*[(name, {}) for name in BASES], *VARIANTS]]
 both_precisions = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)

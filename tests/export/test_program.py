@@ -29,6 +29,13 @@ def test_it_is_exact_in_any_batch(digits, rich, batch):
     assert torch.equal(found["target"], turns)
 
 
+def test_a_blur_is_exact_in_it_and_so_is_its_transpose():
+    model = kind("bcos-stem-blurred", depth=1)
+    images = unseen(model, 3)
+    found = by_name(to_program(model), EXPLAINED, images)
+    assert max(errors(model, found, images).values()) <= 1e-5
+
+
 def test_it_is_saved_and_loaded(digits, tmp_path):
     torch.export.save(digits.program, tmp_path / "model.pt2")
     again, images = torch.export.load(tmp_path / "model.pt2"), images_for(digits.model, 5)

@@ -1,10 +1,14 @@
 """A file of every B-cos architecture says what PyTorch says, on images that nobody verified it with, in any batch."""
 
+from typing import get_args
+
 import pytest
 import torch
 
 from bcos_vit import create_model, list_models
 from bcos_vit.export import to_onnx
+from bcos_vit.layers import Blur
+from bcos_vit.layers.blur import Border, Kernel
 from exported import assert_exact, errors, outputs, session, unseen
 from kinds import KINDS, kind
 from toys import perturb_norms
@@ -66,3 +70,14 @@ def test_every_kind_of_model_and_any_class(name, tmp_path):
     found = largest(model, tmp_path / "model.onnx", images, [17, 3, 1], targets)
     assert_exact(found)
     assert {"weights", "contributions", "ledger"} <= found.keys()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("border", get_args(Border))
+@pytest.mark.parametrize("kernel", get_args(Kernel))
+def test_every_blur(kernel, border, tmp_path):
+    model = kind("bcos-stem-blurred", depth=1)
+    for stage in model.tokens.stem:
+        stage.blur = Blur(kernel, border)
+    to_onnx(model, tmp_path / "model.onnx")
+    assert_exact(largest(model, tmp_path / "model.onnx", unseen(model, 4), [3, 1]))

@@ -15,6 +15,7 @@ from laws import assert_close, assert_closed_form, assert_linear_when_frozen, as
 from mutants import Swap, module_from_source
 from twins import (
     Twin,
+    blur_twin,
     chain,
     conv_twin,
     group_norm_twin,
@@ -63,6 +64,14 @@ def layer_norm(module: Any) -> Subject:
 def group_norm(module: Any) -> Subject:
     norm = module.GroupNorm(4, groups=2).double()
     return Subject(norm, torch.randn(2, 4, 2, 3).double(), group_norm_twin(norm.weight, 2))
+
+
+def blur(module: Any, kernel: str = "binomial", border: str = "reflect") -> Subject:
+    return Subject(module.Blur(kernel, border), torch.randn(2, 1, 4, 3).double(), blur_twin(kernel, border))
+
+
+def box_blur(module: Any) -> Subject:
+    return blur(module, "box", "zero")
 
 
 class Turned(nn.Module):
@@ -132,6 +141,7 @@ LAWS = {
 }
 """Each law and what it says when it fails, so that no other failure is taken for it."""
 BOTH = (closed_form, second_derivative)
+CLOSED = (closed_form,)
 
 
 class Mutation(NamedTuple):
@@ -191,6 +201,11 @@ MUTATIONS = [
         for subject in (attention, rope_attention, prior_attention)
         for name, swaps in {"q": only("q"), "k": only("k"), "fused kernel": (GRAPH, FUSED_ATTENTION)}.items()
     ],
+    # A blur is the same for every image, and a wrong transpose of it is linear as well: only the closed form tells.
+    Mutation("transpose of a box", "blur", box_blur, (("(1, before, 1, before)", "(before, 1, before, 1)"),), CLOSED),
+    Mutation("transpose of a reflection", "blur", blur, (('0 if border == "replicate" else 1', "0"),), CLOSED),
+    Mutation("first pixels of the border", "blur", blur, (("if before:", "if False:"),), CLOSED),
+    Mutation("last pixels of the border", "blur", blur, ((".add_(g.select(axis, -1))", ""),), CLOSED),
     # A prior is the same for every image: only its reach tells.
     Mutation("prior", "attention", prior_attention, only("prior"), (second_derivative,)),
     # Too much is frozen: still linear, but not the map.

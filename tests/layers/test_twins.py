@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -10,6 +12,7 @@ from bcos_vit.layers import (
     Attention,
     BcosConv2d,
     BcosLinear,
+    Blur,
     GroupNorm,
     LayerNorm,
     Logits,
@@ -23,10 +26,12 @@ from bcos_vit.layers import (
     build_stem,
     stem_strides,
 )
+from bcos_vit.layers.blur import Border, Kernel
 from bcos_vit.layers.position import rotation
 from laws import assert_close, assert_closed_form, assert_linear_when_frozen, assert_same_forward
 from twins import (
     Twin,
+    blur_twin,
     chain,
     conv_twin,
     group_norm_twin,
@@ -254,6 +259,28 @@ def test_tokens_with_stem(dtype: torch.dtype) -> None:
     x = torch.randn(2, 3, 8, 4, dtype=dtype)
     assert tokens(x).shape == (2, 2, 1, 3)
     assert_laws(tokens, x, twin)
+
+
+@pytest.mark.parametrize("border", get_args(Border))
+@pytest.mark.parametrize("kernel", get_args(Kernel))
+def test_blur(kernel: Kernel, border: Border, dtype: torch.dtype) -> None:
+    for size in [(5, 4), (2, 3), *([] if border == "reflect" else [(1, 2), (1, 1)])]:
+        assert_laws(Blur(kernel, border), torch.randn(2, 2, *size, dtype=dtype), blur_twin(kernel, border))
+
+
+@pytest.mark.parametrize("border", get_args(Border))
+@pytest.mark.parametrize("kernel", get_args(Kernel))
+def test_tokens_with_a_blurred_stem(kernel: Kernel, border: Border, dtype: torch.dtype) -> None:
+    stem = build_stem(3, (4, 4, 3), (1, 2, 2), BcosConv2d, GroupNorm, nn.Identity, lambda: Blur(kernel, border))
+    tokens = shaken(Tokens(stem, 1, BcosLinear(3, 2)), dtype)
+    steps = []
+    for stage, stride in zip(tokens.stem, (1, 2, 2), strict=True):
+        if stride == 2:
+            steps.append(blur_twin(kernel, border))
+        steps += [conv_twin(stage.conv.weight, 2, 1, (stride, stride), (1, 1)), group_norm_twin(stage.norm.weight)]
+    x = torch.randn(2, 3, 8, 4, dtype=dtype)
+    assert tokens(x).shape == (2, 2, 1, 2)
+    assert_laws(tokens, x, chain(*steps, patch_twin(1), linear_twin(tokens.project.weight, 2)))
 
 
 def test_stem_halves_the_image_where_channels_grow() -> None:

@@ -20,6 +20,11 @@ def batch_of(model, logits, labels):
     return batch
 
 
+def yes_or_no(**fields):
+    """The kinds of models whose probabilities are sigmoids."""
+    return [toy("bcos_vit_digits", **fields), toy("standard_vit_digits", outputs="sigmoid", **fields)]
+
+
 def found_for(model, logits, labels, sizes=None):
     """What the group finds for batches of these sizes, by default all in one."""
     metrics = Accuracy(model)
@@ -67,13 +72,13 @@ def test_there_is_no_top_5_of_five_classes_or_fewer(classes):
     assert not any("top-5" in row for row in Accuracy(model).rows(found))
 
 
-def test_loss_of_a_bcos_model_is_binary_cross_entropy_mean_over_classes():
+def test_loss_of_sigmoids_is_binary_cross_entropy_mean_over_classes():
     logits, labels = drawn(7)
     z, target = logits.astype(np.float64), np.eye(7)[labels]
     p = 1 / (1 + np.exp(-z))
     expected = -(target * np.log(p) + (1 - target) * np.log(1 - p)).mean()
-    found = found_for(toy("bcos_vit_digits", num_classes=7), logits, labels, SIZES)
-    assert found["loss"] == pytest.approx(expected, rel=1e-6)
+    for model in yes_or_no(num_classes=7):
+        assert found_for(model, logits, labels, SIZES)["loss"] == pytest.approx(expected, rel=1e-6)
 
 
 def test_loss_of_a_conventional_model_is_cross_entropy():
@@ -94,6 +99,12 @@ def test_calibration_error_is_that_of_fifteen_bins(name, spread):
     found = found_for(toy(name, num_classes=6), logits, labels, (150, 249, 1))
     assert found["calibration_error"] == pytest.approx(expected, abs=1e-6)
     assert expected > 0.01
+
+
+def test_calibration_error_of_a_twin_with_sigmoids_is_that_of_sigmoids():
+    logits, labels = drawn(6, count=400)
+    bcos, twin = (found_for(model, logits, labels)["calibration_error"] for model in yes_or_no(num_classes=6))
+    assert twin == bcos != found_for(toy("standard_vit_digits", num_classes=6), logits, labels)["calibration_error"]
 
 
 @pytest.mark.parametrize("name", ["bcos_vit_digits", "standard_vit_digits"])

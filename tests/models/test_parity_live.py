@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
@@ -176,6 +177,21 @@ def test_unpublished_architectures_are_refused(field: str, value: str) -> None:
     model = toy("bcos_simple_vit_ti_patch16_224", **{field: value})
     with pytest.raises(ValueError, match=f"{field}.*{value}"):
         to_published(model)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"downsample": "blurred"}, r"downsample 'strided' only, found 'blurred'"),
+        ({"stem_strides": (2, 2, 1, 1)}, r"has strides \(2, 2, 2, 2\), found \(2, 2, 1, 1\)"),
+    ],
+    ids=str,
+)
+def test_unpublished_stems_are_refused(fields: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        to_published(toy("bcos_vitc_ti_patch1_14", **fields))
+    as_published = {"downsample": "strided", "stem_strides": (2, 2, 2, 2)}
+    assert to_published(toy("bcos_vitc_ti_patch1_14", **as_published)).keys()
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.float64, 1e-12)], ids=str)

@@ -72,6 +72,12 @@ def test_predict(name: str) -> None:
         torch.testing.assert_close(everything.probabilities.sum(1), torch.ones(3))
 
 
+def test_predict_says_what_a_twin_was_trained_to_say() -> None:
+    model = toy("standard_vit_digits", outputs="sigmoid")
+    found = predict(model, images_for(model))
+    assert torch.equal(found.probabilities, found.logits.sigmoid())
+
+
 def test_predict_shows_names_or_numbers() -> None:
     model = create_model("bcos_vit_digits", num_classes=3)
     assert predict(model, images_for(model, 1), 1).names == [[str(int(model(images_for(model, 1)).argmax()))]]
