@@ -59,7 +59,7 @@ class Shapes(Dataset[tuple[Tensor, Any]]):
     the photos. Everything follows from the seed, the part, the epoch and the index alone.
 
     To learn from, every epoch is drawn anew (:meth:`of_epoch`). Its targets (K,) are 1 for the classes that are there,
-    0 for all others. A tenth of the images has no shape. The first epochs have plain backgrounds; later, every second
+    0 for all others. A tenth of the images has no shape. The first epochs have shapes of one colour on plain backgrounds; later, every second
     epoch is of canvases with up to three shapes, 1.5 times as wide.
 
     >>> part = Shapes("val")
@@ -81,7 +81,7 @@ class Shapes(Dataset[tuple[Tensor, Any]]):
     side
         Of an image, in pixels: 32, or more for pictures.
     plain_epochs
-        So many epochs of training have plain backgrounds.
+        So many epochs of training have shapes of one colour on plain backgrounds.
     canvases_from
         From this epoch on, counted from 0, every second one is of canvases.
 
@@ -167,7 +167,7 @@ class Shapes(Dataset[tuple[Tensor, Any]]):
         for label, (x, y, radius) in zip(labels, self._places(side, len(labels), draw), strict=False):
             angle = draw.uniform(0, 2 * np.pi)
             covered = coverage(self.class_names[label], side, x, y, radius, angle)[..., None]
-            image = covered * _fill(self.split, side, radius, draw) + (1 - covered) * image
+            image = covered * _fill(self.split, side, radius, draw, plain=plain) + (1 - covered) * image
             kept.append(label)
             masks.append(covered[..., 0] > 0)
         seen, without = (_noisy(pixels, noise) for pixels in (image, behind))
@@ -230,8 +230,10 @@ def _half_grey(photo: Image.Image) -> Pixels:
     return (colours + colours.mean(2, keepdims=True)) / 2
 
 
-def _fill(split: str, side: int, radius: float, draw: Generator) -> Pixels:
-    """What a shape is painted with, (side, side, 3): two vivid colours in stripes, shaded by a photo."""
+def _fill(split: str, side: int, radius: float, draw: Generator, *, plain: bool) -> Pixels:
+    """What a shape is painted with, (side, side, 3): two vivid colours in stripes, shaded by a photo; or one colour."""
+    if plain:
+        return np.broadcast_to(np.asarray(_vivid(draw), np.float32), (side, side, 3))
     pattern = stripes(side, radius * draw.uniform(0.4, 1.2), draw.uniform(0, np.pi), draw.uniform(0, 2 * np.pi))
     colours = np.where(pattern[..., None], _vivid(draw), _vivid(draw)).astype(np.float32)
     shade = np.asarray(background(split, side, draw).convert("L"), np.float32)[..., None] / np.float32(255)
