@@ -59,8 +59,8 @@ class Shapes(Dataset[tuple[Tensor, Any]]):
     the photos. Everything follows from the seed, the part, the epoch and the index alone.
 
     To learn from, every epoch is drawn anew (:meth:`of_epoch`). Its targets (K,) are 1 for the classes that are there,
-    0 for all others. A tenth of the images has no shape. The first epochs have shapes of one colour on plain backgrounds; later, every second
-    epoch is of canvases with up to three shapes, 1.5 times as wide.
+    0 for all others. A tenth of the images has no shape. The first epochs have shapes of one colour on plain
+    backgrounds; later, every second epoch is of canvases with up to three shapes, 1.5 times as wide.
 
     >>> part = Shapes("val")
     >>> image, label = part[3]
