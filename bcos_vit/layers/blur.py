@@ -65,7 +65,7 @@ def transposed(g: Tensor, times: int, border: str) -> Tensor:
 
 @with_signature
 class Blurring(torch.autograd.Function):
-    """:func:`blurred`, with its transpose for gradients: of slices, autograd's own takes four times as long."""
+    """:func:`blurred`, with its transpose for gradients: autograd's own, of slices, takes several times as long."""
 
     generate_vmap_rule = True
 

@@ -141,7 +141,7 @@ class ViTSpec:
         if self.downsample == "blurred" and 2 not in self.strides:
             raise ValueError(
                 "downsample 'blurred' needs a stem convolution with stride 2 to blur before, and this model has none "
-                f"(stem {self.stem}): give it one, or leave downsample out, since no blur removes the lattice of the patches"
+                f"(stem {self.stem}): give it one, or leave downsample out: no blur removes the lattice of patches"
             )
 
     def _check_sizes(self) -> None:

@@ -29,6 +29,7 @@ def test_it_is_exact_in_any_batch(digits, rich, batch):
     assert torch.equal(found["target"], turns)
 
 
+@pytest.mark.slow
 def test_a_blur_is_exact_in_it_and_so_is_its_transpose():
     model = kind("bcos-stem-blurred", depth=1)
     images = unseen(model, 3)

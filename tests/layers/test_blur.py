@@ -8,7 +8,9 @@ from typing import Any, get_args
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.export import Dim
 from torch.func import vmap
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from bcos_vit.layers import Blur, GroupNorm, StemStage, build_stem, frozen
 from bcos_vit.layers.blur import Border, Kernel
@@ -134,6 +136,20 @@ def test_compiles_whole(blur: Blur) -> None:
     assert_close(pulled(compiled, x, g), pulled(blur, x, g))
     with torch.no_grad(), frozen():
         assert_close(compiled(x), blur(x))
+
+
+@every_blur
+def test_it_is_traced_for_any_number_of_images_forward_and_back(blur: Blur) -> None:
+    def both(x: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
+        return blur(x), pulled(blur, x, g)
+
+    x, g = images(2, 3, 6, 5), images(2, 3, 6, 5)
+    traced = make_fx(both, tracing_mode="symbolic")(x, g)
+    program = torch.export.export(traced, (x, g), dynamic_shapes=({0: Dim("batch")},) * 2).module()
+    for batch in (2, 1, 5):
+        given = images(batch, 3, 6, 5), images(batch, 3, 6, 5) + 1
+        for found, expected in zip(program(*given), both(*given), strict=True):
+            assert torch.equal(found, expected)
 
 
 # --- precision and memory format ---

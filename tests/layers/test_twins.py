@@ -24,7 +24,6 @@ from bcos_vit.layers import (
     TokenHead,
     Tokens,
     build_stem,
-    stem_strides,
 )
 from bcos_vit.layers.blur import Border, Kernel
 from bcos_vit.layers.position import rotation
@@ -281,13 +280,6 @@ def test_tokens_with_a_blurred_stem(kernel: Kernel, border: Border, dtype: torch
     x = torch.randn(2, 3, 8, 4, dtype=dtype)
     assert tokens(x).shape == (2, 2, 1, 2)
     assert_laws(tokens, x, chain(*steps, patch_twin(1), linear_twin(tokens.project.weight, 2)))
-
-
-def test_stem_halves_the_image_where_channels_grow() -> None:
-    assert stem_strides(6, (24, 48, 96, 192)) == (2, 2, 2, 2)
-    assert stem_strides(6, (64, 128, 128, 256, 256, 512)) == (2, 2, 1, 2, 1, 2)
-    assert stem_strides(6, (6, 4, 5)) == (1, 1, 2)
-    assert stem_strides(6, ()) == ()
 
 
 @pytest.mark.parametrize("head", [PoolHead, TokenHead])

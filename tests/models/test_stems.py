@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from bcos_vit import ViT, ViTSpec, create_model
-from bcos_vit.layers import Blur
+from bcos_vit.layers import Blur, stem_strides
 from bcos_vit.models.weights import save_model
 from toys import images_for, random_images, toy, toy_spec
 
@@ -25,6 +25,13 @@ SMALL: dict[str, Any] = {
     "mlp_width": 24,
     "num_classes": 3,
 }
+
+
+def test_stem_halves_the_image_where_channels_grow() -> None:
+    assert stem_strides(6, (24, 48, 96, 192)) == (2, 2, 2, 2)
+    assert stem_strides(6, (64, 128, 128, 256, 256, 512)) == (2, 2, 1, 2, 1, 2)
+    assert stem_strides(6, (6, 4, 5)) == (1, 1, 2)
+    assert stem_strides(6, ()) == ()
 
 
 def test_strides_of_a_stem() -> None:
