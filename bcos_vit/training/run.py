@@ -36,7 +36,7 @@ from bcos_vit.training.compilation import Compilation, require_compiler
 from bcos_vit.training.ending import saying_what_is_kept
 from bcos_vit.training.resume import check_resumable, put_aside
 from bcos_vit.training.speed import speed_up
-from bcos_vit.training.wrong_use import check_config
+from bcos_vit.training.wrong_use import check_config, note_loss
 
 
 def train(config: DictConfig, *, command: str | None = None) -> Report | None:
@@ -102,6 +102,7 @@ def _train(config: DictConfig, command: str | None, output: Path) -> Report | No
         recipe = plain(config)
         model.train()
         classifier: Classifier = build(config.recipe.classifier)(model=model, recipe=recipe)
+        note_loss(model.spec, classifier.loss)
         speed_up(classifier, **(config.speed or {}))
         if config.resume is not None:
             epochs = check_resumable(Path(config.resume), classifier)
