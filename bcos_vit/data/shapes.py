@@ -231,10 +231,13 @@ def _half_grey(photo: Image.Image) -> Pixels:
 
 
 def _fill(split: str, side: int, radius: float, draw: Generator, *, plain: bool) -> Pixels:
-    """What a shape is painted with, (side, side, 3): two vivid colours in stripes, shaded by a photo; or one colour."""
+    """What a shape is painted with, (side, side, 3): light and dark stripes, shaded by a photo; or one vivid colour."""
     if plain:
         return np.broadcast_to(np.asarray(_vivid(draw), np.float32), (side, side, 3))
     pattern = stripes(side, radius * draw.uniform(0.4, 1.2), draw.uniform(0, np.pi), draw.uniform(0, 2 * np.pi))
-    colours = np.where(pattern[..., None], _vivid(draw), _vivid(draw)).astype(np.float32)
+    hue, saturation, value = draw.random(), draw.uniform(0.6, 1), draw.uniform(0.65, 1)
+    light = colorsys.hsv_to_rgb(hue, saturation, value)
+    dark = colorsys.hsv_to_rgb((hue + draw.uniform(-0.15, 0.15)) % 1, saturation, 0.5 * value)
+    colours = np.where(pattern[..., None], light, dark).astype(np.float32)
     shade = np.asarray(background(split, side, draw).convert("L"), np.float32)[..., None] / np.float32(255)
     return colours * (np.float32(0.75) + np.float32(0.25) * shade)
