@@ -57,7 +57,9 @@ def chosen_with(group, name, output, photos, imagenet):
     if name in IMAGENET:
         words += ["+model.depth=1"]  # at full size they are built below
     elif group == "data":
-        words += ["image_size=8"]
+        words += [f"image_size={32 if name == 'shapes' else 8}"]
+    elif group == "model" and name.endswith("_shapes"):
+        words += ["data=shapes"]
     chosen = config(*words)
     if "ImageNet" in chosen.data.dataset._target_:
         chosen.data.root = str(imagenet)
@@ -86,7 +88,8 @@ def test_choice_composes_and_builds(group, name, tmp_path, photos, imagenet):
     if classifier.schedule:
         classifier.schedule(optimizer, STEPS)
     assert split_batch(chosen.recipe.batch_size, devices=1, at_once=data.batch_size).images <= data.batch_size
-    assert type(classifier.loss).__name__ == {"bcos": "OneVsRest", "standard": "CrossEntropyLoss"}[model.spec.family]
+    one_vs_rest = model.spec.family == "bcos" or name.endswith("_shapes")
+    assert type(classifier.loss).__name__ == ("OneVsRest" if one_vs_rest else "CrossEntropyLoss")
     classifier.clip(model.parameters())
 
     trainer = build_trainer(chosen.trainer, callbacks=given_callbacks(chosen), loggers=[build(chosen.logger)])
