@@ -68,6 +68,10 @@ def _imagenet_specs() -> dict[str, ViTSpec]:
             specs[f"{family}_simple_vit_{size}{rope}_patch16_224"] = ViTSpec(**common, depth=depth)
             # "1 patch on a 14 x 14 map": the published name of 16-pixel patches whose stride lies in the stem
             specs[f"{family}_vitc_{size}{rope}_patch1_14"] = ViTSpec(**common, depth=depth - 1, stem=stem)
+        for family in ("bcos", "standard"):
+            strided = specs[f"{family}_vitc_{size}_patch1_14"]
+            smooth = dataclasses.replace(strided, position="rope", downsample="blurred")
+            specs[f"{family}_vitc_{size}_smooth_patch1_14"] = smooth
     return specs
 
 

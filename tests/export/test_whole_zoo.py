@@ -17,8 +17,8 @@ NAMES = [name for name in list_models("bcos_*") if not name.endswith(("_digits",
 HUNDRED = [17] * 5 + [3] * 4 + [1] * 3
 TWENTY_FOUR = [17, 3, 3, 1]
 """Images in batches of many, some and one."""
-SAME_GRAPH = [name for name in NAMES if "_rope_" in name and ("_s_" in name or "_l_" in name)]
-"""Names whose operations are those of Ti and B, and whose widths are tried without rotary positions."""
+SAME_GRAPH = [name for name in NAMES if ("_rope_" in name or "_smooth_" in name) and ("_s_" in name or "_l_" in name)]
+"""Names whose operations are those of Ti and B, and whose widths are tried without rotary positions and blurs."""
 OTHER_HALF = [
     *(f"bcos-{position}-tokens" for position in ("sincos", "rope", "prior", "none")),
     *(f"bcos-stem-{position}-pool" for position in ("sincos", "rope", "prior", "none")),
@@ -39,8 +39,8 @@ def largest(model, path, images, sizes, targets=None):
     return found
 
 
-def test_there_are_sixteen():
-    assert len(NAMES) == 16
+def test_there_are_twenty():
+    assert len(NAMES) == 20
     assert sum("_rope_" in name for name in NAMES) == 8
 
 
@@ -48,7 +48,7 @@ def test_there_are_sixteen():
 @pytest.mark.parametrize(
     ("name", "depth"),
     [(name, 2) for name in NAMES if name not in SAME_GRAPH]
-    + [(name, None) for name in NAMES if "_ti_" in name if "rope" not in name],
+    + [(name, None) for name in NAMES if "_ti_patch" in name],
 )
 def test_files_are_exact_on_unseen_images(name, depth, tmp_path):
     """A hundred of them for the smallest models, fewer for the others."""
@@ -57,7 +57,7 @@ def test_files_are_exact_on_unseen_images(name, depth, tmp_path):
     to_onnx(model, tmp_path / "model.onnx")
     found = largest(model, tmp_path / "model.onnx", unseen(model, sum(sizes)), sizes)
     assert_exact(found)
-    assert ("rope" in name) == (found["position"] == 0)
+    assert (model.spec.position == "rope") == (found["position"] == 0)
 
 
 @pytest.mark.slow

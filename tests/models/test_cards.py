@@ -33,7 +33,7 @@ PUBLISHED = [
     ("standard_vitc_b_patch1_14-4d374b0220.pth", 76.790, 92.024, 81.39),
     ("standard_vitc_l_patch1_14-560e48f246.pth", 77.866, 92.298, 167.54),
 ]
-ROPE = list_models("bcos_*_rope_*")
+UNTRAINED = [*list_models("bcos_*_rope_*"), *list_models("*_smooth_*")]
 DIGITS = list_models("*_digits")
 
 
@@ -57,11 +57,11 @@ def test_published_models_are_those_of_the_release(file: str, top1: float, top5:
 def test_every_name_is_published_ours_or_without_weights() -> None:
     published = [name_of(row[0]) for row in PUBLISHED]
     assert len(set(published)) == 16
-    assert sorted(CARDS) == sorted([*published, *ROPE, *DIGITS])
-    assert len(ROPE) == 8
+    assert sorted(CARDS) == sorted([*published, *UNTRAINED, *DIGITS, *list_models("*_shapes")])
+    assert len(UNTRAINED) == 16
 
 
-@pytest.mark.parametrize("name", ROPE)
+@pytest.mark.parametrize("name", UNTRAINED)
 def test_names_without_weights_say_nothing_of_any(name: str) -> None:
     assert CARDS[name] == Card(spec=CARDS[name].spec, class_names=zoo.IMAGENET)
     for field in ("file", "sha256_prefix", "source", "licence", "top1", "top5", "recipe"):
@@ -70,7 +70,7 @@ def test_names_without_weights_say_nothing_of_any(name: str) -> None:
 
 def test_class_names_are_imagenets_in_its_order() -> None:
     expected = tuple(ResNet50_Weights.IMAGENET1K_V1.meta["categories"])
-    for name in [*(name_of(row[0]) for row in PUBLISHED), *ROPE]:
+    for name in [*(name_of(row[0]) for row in PUBLISHED), *UNTRAINED]:
         assert CARDS[name].class_names == expected
     assert len(expected) == CARDS["bcos_vitc_s_patch1_14"].spec.num_classes == 1000
     assert (expected[0], expected[207], expected[281], expected[999]) == (
@@ -92,7 +92,7 @@ def test_card_of_a_shipped_model_is_what_its_training_kept(name: str, monkeypatc
         "command": f"python train.py model={name}",
     }
     monkeypatch.setattr(cards, "shipped_card", {name: kept}.get)
-    assert cards._digits_card(name, CARDS[name].spec) == Card(
+    assert cards._shipped_card(name, CARDS[name].spec) == Card(
         spec=CARDS[name].spec,
         class_names=tuple("0123456789"),
         file=f"{name}.safetensors",
@@ -104,7 +104,7 @@ def test_card_of_a_shipped_model_is_what_its_training_kept(name: str, monkeypatc
         recipe=f"python train.py model={name}",
     )
     monkeypatch.setattr(cards, "shipped_card", {}.get)
-    assert cards._digits_card(name, CARDS[name].spec).source is None
+    assert cards._shipped_card(name, CARDS[name].spec).source is None
 
 
 @pytest.mark.parametrize("name", sorted(CARDS))

@@ -50,13 +50,14 @@ def test_all_names_are_there() -> None:
         for name in (f"{family}_simple_vit_{size}_patch16_224", f"{family}_vitc_{size}_patch1_14")
     ]
     rope = [n.replace("_patch", "_rope_patch") for n in published if n.startswith("bcos")]
-    assert list_models() == sorted([*published, *rope, "bcos_vit_digits", "standard_vit_digits"])
-    assert len(published) == 16
-    assert len(rope) == 8
+    smooth = [n.replace("_patch", "_smooth_patch") for n in published if "_vitc_" in n]
+    shipped = [f"{family}_vit_{data}" for family in ("bcos", "standard") for data in ("digits", "shapes")]
+    assert list_models() == sorted([*published, *rope, *smooth, *shipped])
+    assert (len(published), len(rope), len(smooth)) == (16, 8, 8)
 
 
 def test_patterns_select_names() -> None:
-    assert list_models("bcos_vitc_s_*") == ["bcos_vitc_s_patch1_14", "bcos_vitc_s_rope_patch1_14"]
+    assert list_models("bcos_vitc_s_*") == [f"bcos_vitc_s{kind}_patch1_14" for kind in ("", "_rope", "_smooth")]
     assert list_models("nothing*") == []
 
 
@@ -75,7 +76,8 @@ def test_published_sizes(name: str) -> None:
         heads=heads,
         mlp_width=mlp_width,
         num_classes=1000,
-        position="rope" if "rope" in name else "sincos",
+        position="rope" if "_rope_" in name or "_smooth_" in name else "sincos",
+        downsample="blurred" if "_smooth_" in name else "strided",
     )
     assert CARDS[name].spec.stem_stride == (16 if vitc else 1)
     assert CARDS[name].spec.grid == 14

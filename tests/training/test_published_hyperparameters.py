@@ -30,7 +30,7 @@ from toys import toy
 
 GPUS = 8
 """On which the release was trained; the batch size in its configurations is that of one."""
-ROPE = [name for name in CARDS if "_rope" in name]
+OURS = [name for name in CARDS if "_rope_" in name or "_smooth_" in name]
 LOSSES = {UniformOffLabelsBCEWithLogitsLoss: OneVsRest, nn.CrossEntropyLoss: nn.CrossEntropyLoss}
 
 
