@@ -47,8 +47,7 @@ def test_there_are_twenty():
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "depth"),
-    [(name, 2) for name in NAMES if name not in SAME_GRAPH]
-    + [(name, None) for name in NAMES if "_ti_patch" in name],
+    [(name, 2) for name in NAMES if name not in SAME_GRAPH] + [(name, None) for name in NAMES if "_ti_patch" in name],
 )
 def test_files_are_exact_on_unseen_images(name, depth, tmp_path):
     """A hundred of them for the smallest models, fewer for the others."""

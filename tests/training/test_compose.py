@@ -110,7 +110,8 @@ def test_published_architectures_are_built_at_full_size(name):
 
 
 def test_every_published_architecture_has_its_recipe():
-    assert sorted(Path(name).name for name in IMAGENET) == sorted(name for name in CARDS if name.endswith(("_14", "_224"))
+    assert sorted(Path(name).name for name in IMAGENET) == sorted(
+        name for name in CARDS if name.endswith(("_14", "_224"))
     )
     assert len(IMAGENET) == 32
 
