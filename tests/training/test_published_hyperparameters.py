@@ -58,7 +58,7 @@ def classifier_of(chosen, **overrides):
 def test_every_configuration_of_the_reference_has_an_experiment(published):
     assert len(NAMES) == len(published["all"]) == 16
     assert {id(published[name]) for name in NAMES} == {id(theirs) for theirs in published["all"].values()}
-    assert {p.stem for p in (CONFIGS / "experiment/imagenet").glob("*.yaml")} == {*NAMES, *ROPE}
+    assert {p.stem for p in (CONFIGS / "experiment/imagenet").glob("*.yaml")} == {*NAMES, *OURS}
 
 
 def test_images_of_a_step_and_epochs(both):
@@ -221,11 +221,11 @@ def test_no_averaged_weights_and_no_other_switch_of_the_reference(both):
     }
 
 
-@pytest.mark.parametrize("name", ROPE)
-def test_a_name_with_rope_is_trained_as_the_name_without(name):
-    names = (name, name.replace("_rope", ""))
-    rope, without = (plain(config(f"experiment=imagenet/{n}", "output=x")) for n in names)
-    assert (rope["model"].pop("name"), without["model"].pop("name")) == names
-    assert rope == without
+@pytest.mark.parametrize("name", OURS)
+def test_a_name_of_ours_is_trained_as_the_published_one(name):
+    names = (name, name.replace("_rope", "").replace("_smooth", ""))
+    ours, without = (plain(config(f"experiment=imagenet/{n}", "output=x")) for n in names)
+    assert (ours["model"].pop("name"), without["model"].pop("name")) == names
+    assert ours == without
     one, other = (dataclasses.asdict(CARDS[n].spec) for n in names)
-    assert one | {"position": "sincos"} == other
+    assert one | {"position": "sincos", "downsample": "strided"} == other
