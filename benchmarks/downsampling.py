@@ -7,14 +7,16 @@
 Arms: ``strided``, a blur before every stride of two with each kernel and border of ``bcos_vit.layers.Blur``, a blur
 after a convolution of stride one (``after``), and the conventional ``twin``. Training is that of ``bcos_vit_shapes``
 (``standard_vit_shapes``), in a process of its own on one thread for every run, as many at once as ``--jobs`` says; then
-the model is measured on 1,000 test images of a seed of their own. Runs stay in ``runs/downsampling``; those that are
-there are not done again. The table has means over the seeds with 95 % intervals (Student's t).
+the model is measured on 1,000 test images of a seed of their own. Words before all options, as ``recipe.epochs=30``,
+are overrides of ``train.py``. Runs stay in ``runs/downsampling``, and those that were measured are not done again; one
+that was trained with other overrides is an error. The table has means over the seeds with 95 % intervals (Student's t).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -84,7 +86,8 @@ def run(arm: str, seed: int, folder: Path, overrides: list[str]) -> None:
     with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
         config = compose("train", words)
     train(config)
-    (folder / "measured.json").write_text(json.dumps(measure(create_model(folder / "model.safetensors"))))
+    figures = measure(create_model(folder / "model.safetensors"))
+    (folder / "measured.json").write_text(json.dumps({"overrides": overrides} | figures))
 
 
 def measured(arm: str, seed: int, overrides: list[str]) -> dict[str, Any]:
@@ -92,9 +95,13 @@ def measured(arm: str, seed: int, overrides: list[str]) -> dict[str, Any]:
     folder = RUNS / f"{arm.replace(', ', '_')}_{seed}"
     kept = folder / "measured.json"
     if not kept.exists():
-        words = [sys.executable, __file__, "--one", arm, "--seeds", str(seed), "--folder", str(folder), *overrides]
+        shutil.rmtree(folder, ignore_errors=True)  # of a run that was cut short
+        words = [sys.executable, __file__, *overrides, "--one", arm, "--seeds", str(seed), "--folder", str(folder)]
         subprocess.run(words, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-    return {"arm": arm, "seed": seed} | json.loads(kept.read_text())
+    found: dict[str, Any] = json.loads(kept.read_text())
+    if found["overrides"] != overrides:
+        raise SystemExit(f"{folder} was trained with {found['overrides']}, not {overrides}: move it away")
+    return {"arm": arm, "seed": seed} | found
 
 
 def untrained(arm: str) -> dict[str, float]:
@@ -122,6 +129,7 @@ def table(found: list[dict[str, Any]]) -> str:
 def main() -> None:
     """Run what is asked for, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("overrides", nargs="*", help="of train.py, before all options: recipe.epochs=30")
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=ARMS)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--jobs", type=int, default=2)
@@ -129,7 +137,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="where to write all figures")
     parser.add_argument("--one", choices=ARMS, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
-    given, overrides = parser.parse_known_args()
+    given = parser.parse_args()
+    overrides: list[str] = given.overrides
     if given.one is not None:
         torch.set_num_threads(1)
         if given.untrained:

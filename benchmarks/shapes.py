@@ -8,6 +8,7 @@ import torch
 
 from bcos_vit import ViT, explain
 from bcos_vit.data import Shapes
+from bcos_vit.data.shapes import Split
 from bcos_vit.metrics import (
     border_energy,
     confident_grids,
@@ -24,13 +25,13 @@ GRIDS = 100
 AT_ONCE = 100
 
 
-def measure(model: ViT, *, split: str = "test", seed: int = FRESH) -> dict[str, Any]:
+def measure(model: ViT, *, split: Split = "test", seed: int = FRESH) -> dict[str, Any]:
     """Figures on one part, means over its images, of the map of the true class; maps of B-cos models alone.
 
     ``energy_in_mask`` and ``border_energy`` (of two pixels) are without smoothing; ``grid_2x2`` is of 100 grids of
     rightly and surely classified images, or None where there are too few of those.
     """
-    part: Any = Shapes(split, seed=seed)  # type: ignore[arg-type]
+    part = Shapes(split, seed=seed)
     scenes = [part.scene(index) for index in range(len(part))]
     images, labels = torch.stack([scene.image for scene in scenes]), torch.tensor(part.labels)
     masks = torch.stack([scene.masks[0] for scene in scenes])

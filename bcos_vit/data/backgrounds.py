@@ -8,13 +8,14 @@ import warnings
 import numpy as np
 from numpy.random import Generator
 from PIL import Image
+from skimage import data
 from sklearn.datasets import load_sample_images
 
 PHOTOS = ("astronaut", "brick", "camera", "chelsea", "coffee", "grass", "gravel", "motorcycle", "rocket")
 """Of scikit-image, bundled with it; two of scikit-learn come in addition."""
 LICENCE = (
-    "drawings on photos bundled with scikit-image (public domain or CC0; the motorcycle: Middlebury stereo data 2014, "
-    "D. Scharstein et al.) and with scikit-learn (china.jpg and flower.jpg, CC BY)"
+    "drawings on photos bundled with scikit-image (public domain or CC0; the motorcycle of the Middlebury 2014 stereo "
+    "benchmark, N. Nesic et al.) and with scikit-learn (china.jpg by danielbuechele, flower.jpg by vultilion: CC BY)"
 )
 REGIONS = {"train": (0.0, 0.6), "val": (0.6, 0.8), "test": (0.8, 1.0)}
 """Which columns of every photo the parts have, as fractions of its width: no pixel is in two of them."""
@@ -23,8 +24,6 @@ REGIONS = {"train": (0.0, 0.6), "val": (0.6, 0.8), "test": (0.8, 1.0)}
 @functools.cache
 def regions(split: str) -> tuple[Image.Image, ...]:
     """What one part of the data has of every photo, in RGB."""
-    from skimage import data
-
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a notice about the file of disparities, which is not used
         loaded = [data.stereo_motorcycle()[0] if name == "motorcycle" else getattr(data, name)() for name in PHOTOS]

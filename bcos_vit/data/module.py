@@ -174,6 +174,7 @@ class DataModule(LightningDataModule):
             trainer = self.trainer
             part = part.of_epoch(0 if trainer is None else trainer.current_epoch)
             if trainer is not None:
+                # So that Lightning asks again in the next epoch; it knows no data set that does.
                 trainer.reload_dataloaders_every_n_epochs = 1  # type: ignore[attr-defined]
         if self.train_images is not None:
             part = Subset(part, evenly(min(self.train_images, len(part)), len(part)))

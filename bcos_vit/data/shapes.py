@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import colorsys
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -134,8 +135,7 @@ class Shapes(Dataset[tuple[Tensor, Any]]):
             raise ValueError(f"a canvas has 0 to {MOST_SHAPES} shapes, found {shapes!r}")
         draw = self._draw(1, index)
         count = int(draw.integers(MOST_SHAPES + 1)) if shapes is None else shapes
-        labels = draw.permutation(len(self.class_names))[:count].tolist()
-        return self._paint(round(CANVAS * self.side), labels, draw)
+        return self._paint(round(CANVAS * self.side), self._different(count, draw), draw)
 
     def of_epoch(self, epoch: int) -> Dataset[tuple[Tensor, Tensor]]:
         """What is learnt from in an epoch, counted from 0: items are ((3, H, W), targets (K,))."""
@@ -148,8 +148,7 @@ class Shapes(Dataset[tuple[Tensor, Any]]):
             count, side = int(draw.integers(MOST_SHAPES + 1)), round(CANVAS * self.side)
         else:
             count, side = int(draw.random() < 0.9), self.side
-        labels = draw.permutation(len(self.class_names))[:count].tolist()
-        scene = self._paint(side, labels, draw, plain=epoch < self.plain_epochs)
+        scene = self._paint(side, self._different(count, draw), draw, plain=epoch < self.plain_epochs)
         targets = torch.zeros(len(self.class_names))
         targets[scene.labels] = 1
         return self._transformed(scene.image), targets
@@ -157,34 +156,40 @@ class Shapes(Dataset[tuple[Tensor, Any]]):
     def _draw(self, *numbers: int) -> Generator:
         return np.random.default_rng([self.seed, list(LENGTHS).index(self.split), *numbers])
 
+    def _different(self, count: int, draw: Generator) -> list[int]:
+        """So many different class numbers."""
+        found: list[int] = draw.permutation(len(self.class_names))[:count].tolist()
+        return found
+
     def _transformed(self, image: Tensor) -> Tensor:
         return image if self.transform is None else self.transform(image)
 
     def _paint(self, side: int, labels: Sequence[int], draw: Generator, *, plain: bool = False) -> Scene:
         behind = _backdrop(self.split, side, draw, plain=plain)
         noise = draw.normal(0, NOISE, behind.shape).astype(np.float32)
-        image, kept, masks = behind, [], []
-        for label, (x, y, radius) in zip(labels, self._places(side, len(labels), draw), strict=False):
+        image, masks = behind, []
+        for label, (x, y, radius) in zip(labels, self._places(side, len(labels), draw), strict=True):
             angle = draw.uniform(0, 2 * np.pi)
             covered = coverage(self.class_names[label], side, x, y, radius, angle)[..., None]
             image = covered * _fill(self.split, side, radius, draw, plain=plain) + (1 - covered) * image
-            kept.append(label)
             masks.append(covered[..., 0] > 0)
         seen, without = (_noisy(pixels, noise) for pixels in (image, behind))
         where = torch.from_numpy(np.stack(masks)) if masks else torch.zeros(0, side, side, dtype=torch.bool)
-        return Scene(seen, without, torch.tensor(kept, dtype=torch.long), where)
+        return Scene(seen, without, torch.tensor(labels, dtype=torch.long), where)
 
     def _places(self, side: int, count: int, draw: Generator) -> list[tuple[float, float, float]]:
-        """Centres and radii of circles wholly inside that do not touch; fewer than asked for where there is no room."""
+        """Centres and radii of circles wholly inside that do not touch; all are placed anew where one finds no room."""
         places: list[tuple[float, float, float]] = []
-        for _ in range(20 * count):
+        for attempt in itertools.count(1):
             if len(places) == count:
-                break
+                return places
+            if attempt % (20 * count) == 0:
+                places.clear()
             radius = draw.uniform(SMALLEST, LARGEST) * self.side
             x, y = draw.uniform(radius, side - radius, 2)
             if all(np.hypot(x - u, y - v) > radius + r + 2 for u, v, r in places):
                 places.append((x, y, radius))
-        return places
+        raise AssertionError("counting ends when all are placed")
 
 
 @dataclass(frozen=True)
@@ -205,7 +210,13 @@ def _noisy(pixels: Pixels, noise: Pixels) -> Tensor:
 
 
 def _vivid(draw: Generator) -> tuple[float, float, float]:
-    return colorsys.hsv_to_rgb(draw.random(), draw.uniform(0.6, 1), draw.uniform(0.65, 1))
+    """Hue, saturation and value of a vivid colour."""
+    return draw.random(), draw.uniform(0.6, 1), draw.uniform(0.65, 1)
+
+
+def _brush(draw: Generator) -> tuple[int, ...]:
+    """A vivid colour in RGB, 0 to 255."""
+    return tuple(int(255 * value) for value in colorsys.hsv_to_rgb(*_vivid(draw)))
 
 
 def _backdrop(split: str, side: int, draw: Generator, *, plain: bool) -> Pixels:
@@ -216,12 +227,11 @@ def _backdrop(split: str, side: int, draw: Generator, *, plain: bool) -> Pixels:
     cluttered = Image.fromarray((255 * _half_grey(photo)).astype(np.uint8))
     brush = ImageDraw.Draw(cluttered)
     for _ in range(2):
-        colour = tuple(int(255 * value) for value in _vivid(draw))
+        colour = _brush(draw)
         brush.line(draw.uniform(0, side, 4).tolist(), fill=colour, width=max(1, side // 32))
         x, y = draw.uniform(0, side, 2)
         radius = draw.uniform(0.03, 0.07) * side
-        colour = tuple(int(255 * value) for value in _vivid(draw))
-        brush.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour)
+        brush.ellipse((x - radius, y - radius, x + radius, y + radius), fill=_brush(draw))
     return np.asarray(cluttered, np.float32) / np.float32(255)
 
 
@@ -233,9 +243,9 @@ def _half_grey(photo: Image.Image) -> Pixels:
 def _fill(split: str, side: int, radius: float, draw: Generator, *, plain: bool) -> Pixels:
     """What a shape is painted with, (side, side, 3): light and dark stripes, shaded by a photo; or one vivid colour."""
     if plain:
-        return np.broadcast_to(np.asarray(_vivid(draw), np.float32), (side, side, 3))
+        return np.broadcast_to(np.asarray(colorsys.hsv_to_rgb(*_vivid(draw)), np.float32), (side, side, 3))
     pattern = stripes(side, radius * draw.uniform(0.4, 1.2), draw.uniform(0, np.pi), draw.uniform(0, 2 * np.pi))
-    hue, saturation, value = draw.random(), draw.uniform(0.6, 1), draw.uniform(0.65, 1)
+    hue, saturation, value = _vivid(draw)
     light = colorsys.hsv_to_rgb(hue, saturation, value)
     dark = colorsys.hsv_to_rgb((hue + draw.uniform(-0.15, 0.15)) % 1, saturation, 0.5 * value)
     colours = np.where(pattern[..., None], light, dark).astype(np.float32)

@@ -34,9 +34,10 @@ from bcos_vit.training.callbacks import BestCheckpoint, Explanations, Skipped, T
 from bcos_vit.training.classifier import Classifier
 from bcos_vit.training.compilation import Compilation, require_compiler
 from bcos_vit.training.ending import saying_what_is_kept
+from bcos_vit.training.losses import warn_of_loss
 from bcos_vit.training.resume import check_resumable, put_aside
 from bcos_vit.training.speed import speed_up
-from bcos_vit.training.wrong_use import check_config, note_loss
+from bcos_vit.training.wrong_use import check_config
 
 
 def train(config: DictConfig, *, command: str | None = None) -> Report | None:
@@ -102,7 +103,8 @@ def _train(config: DictConfig, command: str | None, output: Path) -> Report | No
         recipe = plain(config)
         model.train()
         classifier: Classifier = build(config.recipe.classifier)(model=model, recipe=recipe)
-        note_loss(model.spec, classifier.loss)
+        if trainer.is_global_zero:
+            warn_of_loss(classifier.loss, model.spec)
         speed_up(classifier, **(config.speed or {}))
         if config.resume is not None:
             epochs = check_resumable(Path(config.resume), classifier)

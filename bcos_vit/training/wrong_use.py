@@ -6,13 +6,9 @@ import math
 from typing import Any
 
 import torch
-from lightning.pytorch.utilities import rank_zero_warn
 from omegaconf import DictConfig
-from torch import nn
 
 from bcos_vit.checks import reject_unknown
-from bcos_vit.models import ViTSpec
-from bcos_vit.training.losses import OneVsRest
 
 CONFIG_KEYS = (
     *("callbacks", "data", "ema", "explanations", "image_size", "logger", "model", "output", "recipe", "resume"),
@@ -20,7 +16,6 @@ CONFIG_KEYS = (
 )
 RECIPE_KEYS = ("batch_size", "classifier", "epochs", "family")
 SPEED_KEYS = ("channels_last", "checkpointing", "compile", "fused")
-LEARNT = {OneVsRest: "sigmoid", nn.BCEWithLogitsLoss: "sigmoid", nn.CrossEntropyLoss: "softmax"}
 EXPLANATIONS_KEYS = ("every", "images", "tolerance")
 
 
@@ -63,17 +58,6 @@ def check_config(config: DictConfig) -> None:
         _require_number(f"{where}.{name}", part.get(name, 1.0), zero=zero)
     _require_number("data.mix.alpha", (config.data.get("mix") or {}).get("alpha", 1.0))
     _check_trainer(config.trainer)
-
-
-def note_loss(spec: ViTSpec, loss: nn.Module) -> None:
-    """Warn of a loss that trains other probabilities than those that the model will state."""
-    learnt = next((how for kind, how in LEARNT.items() if isinstance(loss, kind)), spec.probability)
-    if learnt != spec.probability:
-        rank_zero_warn(
-            f"{type(loss).__name__} trains logits whose {learnt} is a probability, but the model states their "
-            f"{spec.probability}: its probabilities will be wrong"
-            + (f", give +model.outputs={learnt}" if spec.family == "standard" else ", give another loss")
-        )
 
 
 def _check_trainer(trainer: DictConfig) -> None:
