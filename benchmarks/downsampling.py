@@ -7,20 +7,23 @@
 Arms: ``strided``, a blur before every stride of two with each kernel and border of ``bcos_vit.layers.Blur``, a blur
 after a convolution of stride one (``after``), and the conventional ``twin``. Training is that of ``bcos_vit_shapes``
 (``standard_vit_shapes``), in a process of its own on one thread for every run, as many at once as ``--jobs`` says; then
-the model is measured on 1,000 test images of a seed of their own. Words before all options, as ``recipe.epochs=30``,
-are overrides of ``train.py``. Runs stay in ``runs/downsampling``, and those that were measured are not done again; one
-that was trained with other overrides is an error. The table has means over the seeds with 95 % intervals (Student's t).
+the model is measured on 1,000 test images of a seed of their own. Seeds differ in the first weights and in the order of
+the images, which are the same in all runs. Words before all options, as ``recipe.epochs=30``, are overrides of
+``train.py``. Runs stay in ``runs/downsampling``, and those that were measured are not done again; one that was trained
+with other overrides is an error. Images that were drawn stay there, too (2 GB). The table has means over the seeds with
+95 % intervals (Student's t).
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
+import io
 import json
 import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +33,11 @@ from hydra import compose, initialize_config_dir
 from shapes import measure
 from skimage.data import astronaut
 from torch import Tensor, nn
+from torch.utils.data import TensorDataset, default_collate
 
 from bcos_vit import create_model, explain
+from bcos_vit.atomic import write_whole
+from bcos_vit.data import Shapes
 from bcos_vit.layers import BcosConv2d, Blur
 from bcos_vit.metrics import border_energy, lattice_period, lattice_share, white_noise_share
 from bcos_vit.models import bricks
@@ -73,12 +79,26 @@ def choose(arm: str) -> dict[str, str]:
     if arm not in BLURS:
         return {"downsample": "strided"}
     kernel, border = BLURS[arm]
-    bricks.Blur = partial(Blur, kernel=kernel, border=border)  # type: ignore[misc, assignment]
+    bricks.Blur = functools.partial(Blur, kernel=kernel, border=border)  # type: ignore[misc, assignment]
     return {"downsample": "blurred"}
+
+
+def drawn_once(part: Shapes, epoch: int) -> TensorDataset:
+    """In place of ``Shapes.of_epoch``: the same images, kept for the runs to come."""
+    settings = (part.seed, part.side, part.plain_epochs, part.canvases_from)
+    kept = RUNS / "drawn" / f"{'_'.join(map(str, settings))}_{epoch}.pt"
+    if not kept.exists():
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        content = io.BytesIO()
+        torch.save(default_collate([part.learnt_from(epoch, index) for index in range(len(part))]), content)
+        write_whole(kept, content.getvalue())
+    return TensorDataset(*torch.load(kept, mmap=True))
 
 
 def run(arm: str, seed: int, folder: Path, overrides: list[str]) -> None:
     """Train one model of an arm in ``folder``, measure it, and keep the figures beside its weights."""
+    Shapes.of_epoch = drawn_once  # type: ignore[method-assign, assignment]
+    Shapes.__getitem__ = functools.cache(Shapes.__getitem__)  # type: ignore[method-assign]
     name = "standard_vit_shapes" if arm == "twin" else "bcos_vit_shapes"
     words = [f"model={name}", "data=shapes", f"seed={seed}", f"output={folder}", "explanations.every=null"]
     words += [f"+model.{field}={value}" for field, value in choose(arm).items()]

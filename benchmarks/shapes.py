@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -25,11 +26,12 @@ GRIDS = 100
 AT_ONCE = 100
 
 
-def measure(model: ViT, *, split: Split = "test", seed: int = FRESH) -> dict[str, Any]:
+def measure(model: ViT, *, split: Split = "test", seed: int = FRESH, shifts: int | None = None) -> dict[str, Any]:
     """Figures on one part, means over its images, of the map of the true class; maps of B-cos models alone.
 
     ``energy_in_mask`` and ``border_energy`` (of two pixels) are without smoothing; ``grid_2x2`` is of 100 grids of
-    rightly and surely classified images, or None where there are too few of those.
+    rightly and surely classified images, or None where there are too few of those. With ``shifts`` all is of the mean
+    over so many shifted images, the accuracy too; which images are sure is not.
     """
     part = Shapes(split, seed=seed)
     scenes = [part.scene(index) for index in range(len(part))]
@@ -40,19 +42,27 @@ def measure(model: ViT, *, split: Split = "test", seed: int = FRESH) -> dict[str
     found: dict[str, Any] = {"images": len(images), "accuracy": float((logits.argmax(1) == labels).float().mean())}
     if not model.dynamic_linear:
         return found
+    explained = partial(explain, model, shifts=shifts)
+    if shifts is not None:
+        predicted = torch.cat([explained(batch).target for batch in images.split(AT_ONCE)])
+        found["accuracy"] = float((predicted == labels).float().mean())
     batches = zip(images.split(AT_ONCE), labels.split(AT_ONCE), strict=True)
-    maps = torch.cat([explain(model, batch, target).check().contributions for batch, target in batches])
+    explanations = [explained(batch, target).check() for batch, target in batches]
+    maps = torch.cat([e.contributions for e in explanations])
+    found["residual"] = max(float(e.relative_residual.max()) for e in explanations)
     found["energy_in_mask"] = float(energy_in_mask(maps, masks).mean())
     found["area_of_mask"] = float(masks.float().mean())
     found["lattice_share"] = float(lattice_share(maps, lattice_period(model)).mean())
     found["border_energy"] = float(border_energy(maps).mean())
-    return found | {"grid_2x2": _grids(model, images, labels, logits)}
+    sure = _sure_grids(model.probabilities(logits), labels)
+    if sure is not None:
+        grids, targets = join_tiles(images[sure]), labels[sure]
+        found["grid_2x2"] = float(grid_pointing(explained(grids, targets).contributions).mean())
+    return found
 
 
-def _grids(model: ViT, images: torch.Tensor, labels: torch.Tensor, logits: torch.Tensor) -> float | None:
+def _sure_grids(probabilities: torch.Tensor, labels: torch.Tensor) -> torch.Tensor | None:
     try:
-        chosen = confident_grids(model.probabilities(logits), labels, n=2, grids=GRIDS)
+        return confident_grids(probabilities, labels, n=2, grids=GRIDS)
     except ValueError:  # too few images that it is sure of
         return None
-    grids, targets = join_tiles(images[chosen]), labels[chosen]
-    return float(grid_pointing(explain(model, grids, targets).contributions).mean())

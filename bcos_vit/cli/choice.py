@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import torch
 
 from bcos_vit.models import ViT, create_model
+from bcos_vit.models.about import not_fine_tuned
 from bcos_vit.models.weights import is_weights_file
 
 TRAINED = "trained weights"
@@ -18,7 +19,8 @@ def chosen_model(given: argparse.Namespace) -> tuple[ViT, str]:
     """The model of ``--model`` and ``--random-weights``, and what to say about its weights in every output."""
     seed = given.random_weights
     if seed is None:
-        return create_model(given.model, pretrained=True), TRAINED
+        model = create_model(given.model, pretrained=True)
+        return model, not_fine_tuned(model.about, model.spec) or TRAINED
     if is_weights_file(given.model):
         raise ValueError(f"{given.model} is a file with weights: drop --random-weights")
     if not 0 <= seed < 2**64:

@@ -14,6 +14,7 @@ from bcos_vit.atomic import REMEDY, write_whole
 from bcos_vit.checks import nearest
 from bcos_vit.claim import claim_file
 from bcos_vit.models import ViT, ViTSpec, save_model
+from bcos_vit.models.about import not_fine_tuned
 from bcos_vit.models.download import sha256
 from bcos_vit.models.pretrained import load_file
 from bcos_vit.models.published import to_published
@@ -55,6 +56,8 @@ def _convert(given: argparse.Namespace, output: Path) -> int:
         ]
         if lost:
             print(f"note: a state dict does not say {', '.join(lost)}: build its model with it", file=sys.stderr)
+        if said := not_fine_tuned(model.about, model.spec):
+            print(f"note: a state dict does not say that it is {said}", file=sys.stderr)
     numbers = sum(p.numel() for p in model.parameters())
     spec = model.spec
     print(

@@ -61,4 +61,6 @@ def _evaluate_as(config: DictConfig, output: Path) -> Report | None:
     print(gallery)
     if not trained:
         print(f"note: random weights, seed {config.seed}")
+    if report.not_fine_tuned:
+        print(f"note: {report.not_fine_tuned}")
     return report

@@ -37,17 +37,21 @@ class Report:
     """Why there is neither of the two."""
     split: str = "test"
     """Which part it is of."""
+    not_fine_tuned: str | None = None
+    """What the weights were trained with, where that was changed since and the model has not been trained again."""
 
     def numbers(self) -> dict[str, object]:
         """Everything that was measured, as JSON takes it."""
-        lists = {"skipped": list(self.skipped), "absent_classes": list(self.absent)}
-        return {"images": self.images, **{name: found for name, found in lists.items() if found}, **self.figures}
+        said: dict[str, object] = {"not_fine_tuned": self.not_fine_tuned}
+        said |= {"skipped": list(self.skipped), "absent_classes": list(self.absent)}
+        return {"images": self.images, **{name: found for name, found in said.items() if found}, **self.figures}
 
     def table(self) -> list[str]:
         """Everything that was measured, a row each, in ASCII."""
         rows = {"images, each counted once": f"{self.images}"}
         rows |= {"images left out, unreadable": f"{len(self.skipped)}"} if self.skipped else {}
         rows |= {"classes without an image": f"{len(self.absent)}"} if self.absent else {}
+        rows |= {"weights": "not fine-tuned"} if self.not_fine_tuned else {}
         rows |= self.rows
         width, values = max(map(len, rows)), max(map(len, rows.values()))
         rule = f"{'-' * width}  {'-' * values}"
@@ -66,7 +70,8 @@ class Report:
     def draw_gallery(self, path: str | os.PathLike[str]) -> bool:
         """Draw the explanations to a PNG file, the right ones above the wrong ones; False if there are none."""
         shown = [(_right_caption, self.gallery), (_wrong_caption, self.mistakes)]
-        parts = {caption(len(e)): e for caption, e in shown if e is not None and len(e)}
+        weights = ", by weights that are not fine-tuned" if self.not_fine_tuned else ""
+        parts = {f"{caption(len(e))}{weights}": e for caption, e in shown if e is not None and len(e)}
         if parts:
             write_png(columns(parts, self.class_names), path)
         return bool(parts)

@@ -18,6 +18,7 @@ from bcos_vit.evaluation.side_effects import side_effect
 from bcos_vit.explanation import Contrast, Explanation, explain
 from bcos_vit.metrics import Batch, Group
 from bcos_vit.models import ViT
+from bcos_vit.models.about import not_fine_tuned
 
 COLUMNS = 10
 """At most so many rightly predicted classes are shown."""
@@ -69,7 +70,7 @@ def evaluate(
         trainer.test(evaluator, data.evaluation_loader(split), verbose=False)
         names, skipped, absent = model.class_names, evaluator.skipped, evaluator.absent
         report = Report(evaluator.figures, len(evaluator.found), evaluator.rows, names, skipped, absent)
-        report.split = split
+        report.split, report.not_fine_tuned = split, not_fine_tuned(model.about, model.spec)
         if trainer.is_global_zero and model.dynamic_linear:
             model.eval()
             report.no_gallery = "a warning above says why"

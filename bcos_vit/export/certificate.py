@@ -112,6 +112,8 @@ class Certificate:
     """In float16 and int8 files, operations that still compute in float32, with their number."""
     weights_sha256: str
     """Of the model's weights: names and values in the order of the names."""
+    not_fine_tuned: str | None
+    """What the weights were trained with, where that was changed since and the model has not been trained again."""
     versions: dict[str, str | None]
     random: Comparison
     """On random images, of uniform noise."""
@@ -124,6 +126,7 @@ class Certificate:
 
     def __str__(self) -> str:
         lines = [f"{self.file}: {self.bytes / 1e6:.1f} MB, {self.precision}, SHA-256 {self.sha256}"]
+        lines += [self.not_fine_tuned] if self.not_fine_tuned else []
         for kind, found in (("random", self.random), ("real", self.real)):
             errors = ", ".join(f"{name} {error:.1e}" for name, error in found.errors.items())
             lines.append(

@@ -22,6 +22,7 @@ from bcos_vit.export.certificate import Certificate, Comparison, compare, photog
 from bcos_vit.export.graph import Targets, output_names, to_program, turns
 from bcos_vit.extras import needs, needs_version, versions
 from bcos_vit.models import ViT
+from bcos_vit.models.about import not_fine_tuned
 from bcos_vit.models.vit import require_vit
 from bcos_vit.paths import user_path
 from bcos_vit.preprocessing import preprocessing_in_words
@@ -53,8 +54,9 @@ def to_onnx(
     """Write a model as one ONNX file that predicts and explains, for any batch size, after it has been verified.
 
     Inputs and outputs are those of :func:`to_program`, by these names. The file's metadata hold class names,
-    preprocessing, spec, licence and the SHA-256 of the weights. It is run by onnxruntime on random and on real images
-    and compared with PyTorch; what was measured is kept beside it as ``PATH.json``.
+    preprocessing, spec, licence, the SHA-256 of the weights, and a mark where they are not fine-tuned. It is run by
+    onnxruntime on random and on real images and compared with PyTorch; what was measured is kept beside it as
+    ``PATH.json``.
 
     Parameters
     ----------
@@ -155,6 +157,7 @@ def _export(
             precision=precision,
             stayed_float={} if precision == "float32" else _stayed_float(made),
             weights_sha256=digest,
+            not_fine_tuned=not_fine_tuned(vit.about, vit.spec),
             versions=versions(),
             random=compared(random_images(vit)),
             real=compared(real),
@@ -239,6 +242,7 @@ def _metadata(model: ViT, names: tuple[str, ...], digest: str) -> dict[str, str]
         "preprocessing": preprocessing_in_words(model.spec.image_size),
         "spec": dataclasses.asdict(model.spec),
         "licence": model.about.get("licence"),
+        "not_fine_tuned": not_fine_tuned(model.about, model.spec),
         "weights_sha256": digest,
         "outputs": {name: SENSES[name] for name in names},
         "explains": "yes" if model.dynamic_linear else "no: a conventional model has no linear map to read off",

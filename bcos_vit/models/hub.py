@@ -17,6 +17,7 @@ from huggingface_hub.errors import EntryNotFoundError
 from bcos_vit.atomic import write_whole
 from bcos_vit.checks import reject_unknown
 from bcos_vit.claim import claim_folder
+from bcos_vit.models.about import not_fine_tuned
 from bcos_vit.models.spec import ViTSpec, spec_fields
 from bcos_vit.paths import user_path
 
@@ -32,7 +33,7 @@ class HubMixin(ModelHubMixin):
     """``save_pretrained``, ``from_pretrained`` and ``push_to_hub`` of the models.
 
     The methods and their network are huggingface_hub's; what a model's folder holds is decided here. To
-    ``from_pretrained`` ``num_classes`` and ``image_size`` can be given, as to :func:`~bcos_vit.create_model`.
+    ``from_pretrained`` fields that change no weight's shape can be given, as to :func:`~bcos_vit.create_model`.
     """
 
     def save_pretrained(self, save_directory: str | Path, **arguments: Any) -> str | None:
@@ -75,7 +76,7 @@ class HubMixin(ModelHubMixin):
         force_download, token, cache_dir, local_files_only, revision
             As huggingface_hub's ``hf_hub_download`` takes them.
         overrides
-            ``num_classes`` and ``image_size``, as for :func:`~bcos_vit.create_model`.
+            Fields that change no weight's shape, as for :func:`~bcos_vit.create_model`.
 
         Raises
         ------
@@ -143,6 +144,8 @@ def _card(model: ViT) -> Iterator[str]:
     if model.dynamic_linear:
         yield "bcos_vit.explain(model, model.transform(photo)[None]).check().plot()"
     yield from ("```", "", "## Results", "")
+    if said := not_fine_tuned(about, model.spec):
+        yield from (f"**{said[0].upper()}{said[1:]}.** Train the model before you believe its outputs.", "")
     measured, stated = (dict(_flat(about.get(kind))) for kind in ("results", "stated"))
     if measured:
         yield from ("Measured after training, on the test part; fractions, not percent.", "", *_table(measured))

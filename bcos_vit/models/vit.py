@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import operator
 import reprlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -24,6 +24,7 @@ from bcos_vit.compiler import own_code
 from bcos_vit.layers import Logits, PoolHead, TokenHead, Tokens
 from bcos_vit.layers.mode import is_autocast, is_frozen, stage
 from bcos_vit.layers.position import Rotation, placing
+from bcos_vit.models.about import derived
 from bcos_vit.models.bricks import Block, Bricks
 from bcos_vit.models.hub import HubMixin
 from bcos_vit.models.spec import ViTSpec
@@ -56,6 +57,7 @@ class ViT(nn.Module, HubMixin):
         Tuple of K names, or None. Setting another number of names is a ``ValueError``.
     about
         Plain values that say how the weights came to be, where their file says so: recipe, results, licence, ...
+        ``not_fine_tuned`` holds what they were trained with, where :func:`~bcos_vit.create_model` changed it since.
     """
 
     def __init__(self, spec: ViTSpec) -> None:
@@ -282,13 +284,6 @@ def block_numbers(indices: int | Sequence[int] | None, depth: int) -> set[int]:
     if not all(-depth <= number < depth for number in meant):
         raise ValueError(f"the model has {depth} blocks, 0 to {depth - 1}, but indices are {reprlib.repr(indices)}")
     return {number % depth for number in meant}
-
-
-def derived(about: Mapping[str, Any]) -> dict[str, Any]:
-    """What to say of weights that were learnt from others: their terms, and which they were."""
-    origin = {name: about[name] for name in ("name", "source", "sha256") if name in about}
-    kept = {name: about[name] for name in ("licence", "derived_from") if name in about}
-    return ({"derived_from": origin} if origin else {}) | kept
 
 
 def require_vit(model: nn.Module) -> ViT:

@@ -21,6 +21,7 @@ from safetensors.torch import save as serialise
 from torch import Tensor, nn
 
 from bcos_vit.atomic import write_whole
+from bcos_vit.models.about import warn_if_not_fine_tuned
 from bcos_vit.models.cards import CARDS, recognise
 from bcos_vit.models.published import from_published, to_published
 from bcos_vit.models.reading import is_archive, read_archive, read_safetensors, reason, shown, unique
@@ -111,7 +112,7 @@ def load_model(path: str | os.PathLike[str], spec: ViTSpec | None = None) -> ViT
 
     Reads files of :func:`save_model`, checkpoints of a training run, and, in ``.pth``, ``.ckpt`` or ``.safetensors``
     files, state dicts with our keys or those of the B-cos v2 release, bare or in a checkpoint of its training. A note
-    of the licence, where the file has one, is logged as a warning.
+    of the licence, where the file has one, is logged as a warning, and so is a mark of weights that are not fine-tuned.
 
     Parameters
     ----------
@@ -158,6 +159,7 @@ def load_model(path: str | os.PathLike[str], spec: ViTSpec | None = None) -> ViT
     model.class_names = None if names is None else tuple(names)
     model.about = content.about
     note_licence(model.about, path.name)
+    warn_if_not_fine_tuned(model.about, model.spec, path.name)
     return model
 
 

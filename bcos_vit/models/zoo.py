@@ -7,11 +7,14 @@ import fnmatch
 import os
 from typing import Any
 
+import torch
+
 from bcos_vit.checks import nearest, reject_unknown
-from bcos_vit.models.cards import CARDS, IMAGENET, Card
+from bcos_vit.models.about import MARK, switched, warn_if_not_fine_tuned
+from bcos_vit.models.cards import CARDS, IMAGENET, Card, expected_shapes
 from bcos_vit.models.pretrained import load_file, load_pretrained
-from bcos_vit.models.spec import spec_fields
-from bcos_vit.models.vit import ViT, preprocessing_of
+from bcos_vit.models.spec import ViTSpec, spec_fields
+from bcos_vit.models.vit import ViT
 from bcos_vit.models.weights import is_weights_file
 from bcos_vit.paths import user_path
 from bcos_vit.preprocessing import Preprocessing
@@ -67,9 +70,11 @@ def create_model(
         may be fetched. None: the environment's ``BCOS_VIT_CACHE`` (else torch hub's folder), ``BCOS_VIT_MIRROR`` and
         ``BCOS_VIT_OFFLINE``.
     overrides
-        Any field of :class:`ViTSpec`. Of trained weights two can be changed: ``num_classes``, which puts an untrained
-        head in place, with the logit bias that belongs to it or the ``logit_bias`` given, and ``image_size``, which
-        touches no weight.
+        Any field of :class:`ViTSpec`. With trained weights, those that change no weight's shape: ``num_classes``, which
+        puts an untrained head in place, with the logit bias that belongs to it or the ``logit_bias`` given;
+        ``image_size``; and, for a model that is to be fine-tuned, others, such as ``downsample="blurred"``. Of these
+        ``about["not_fine_tuned"]`` keeps what the weights were trained with, a warning is logged, and files, cards and
+        the commands' outputs say so until the model has been trained.
 
     Returns
     -------
@@ -82,8 +87,8 @@ def create_model(
         For an unknown name, with the nearest one, an impossible spec, a name without trained weights, or a file that
         is not what it should be.
     TypeError
-        For an unknown override, with the nearest field, one that trained weights do not fit, or a name that is
-        neither text nor path.
+        For an unknown override, with the nearest field, one that changes the shape of trained weights, or a name that
+        is neither text nor path.
     OSError
         For a path that is no file, or weights that cannot be fetched.
     """
@@ -106,15 +111,32 @@ def create_model(
 
 def ready(model: ViT, overrides: dict[str, Any], owner: str) -> ViT:
     """Fit a trained model to ``overrides`` (see :func:`create_model`), with the preprocessing of its image size."""
-    before = model.spec
-    if overrides.get("num_classes", before.num_classes) != before.num_classes:
+    if overrides.get("num_classes", model.spec.num_classes) != model.spec.num_classes:
         model.reset_classifier(overrides["num_classes"], overrides.get("logit_bias"))
-    for field, value in overrides.items():
-        kept, free = getattr(model.spec, field), field == "image_size" and model.spec.position != "prior"
-        if not free and kept != (tuple(value) if isinstance(value, list) else value):
-            raise TypeError(f"{owner} holds its own spec and weights, with {field} {kept!r}: drop {field}")
-    model.spec = dataclasses.replace(model.spec, **overrides)
-    if model.spec != before:
-        model.about = {name: value for name, value in model.about.items() if name not in ("results", "stated")}
-    model.transform = preprocessing_of(model.spec)
-    return model.eval()
+    spec = dataclasses.replace(model.spec, **overrides)
+    if spec == model.spec:
+        return model.eval()
+    if expected_shapes(spec) != expected_shapes(model.spec):
+        field = _misfit(model.spec, spec)
+        kept = getattr(model.spec, field)
+        raise TypeError(f"{owner} holds its own spec and weights, with {field} {kept!r}: drop {field}")
+    with torch.device("meta"):
+        fitted = ViT(spec)
+    fitted.load_state_dict(model.state_dict(), assign=True)
+    fitted.class_names, fitted.about = model.class_names, switched(model.about, model.spec, spec)
+    if fitted.about.get(MARK) != model.about.get(MARK):
+        warn_if_not_fine_tuned(fitted.about, spec, owner)
+    return fitted.eval()
+
+
+def _misfit(before: ViTSpec, after: ViTSpec) -> str:
+    """The first field that changes the shape of a weight, by itself or, where none does, together with others."""
+    changed = [name for name in spec_fields() if getattr(before, name) != getattr(after, name)]
+    for name in changed:
+        try:
+            alone = dataclasses.replace(before, **{name: getattr(after, name)})
+        except ValueError:  # possible together with others only
+            continue
+        if expected_shapes(alone) != expected_shapes(before):
+            return name
+    return changed[0]

@@ -18,7 +18,7 @@ from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
 from bcos_vit.models import ViT
-from bcos_vit.models.vit import derived
+from bcos_vit.models.about import trained
 from bcos_vit.training.batches import micro_batch_weight
 
 
@@ -65,7 +65,7 @@ class Classifier(LightningModule):
         self.accuracy = MulticlassAccuracy(model.spec.num_classes, average="micro")
         # Not a plain number: Lightning weighs the shares of several processes wrongly if they are unequal.
         self.train_loss, self.val_loss = (MeanMetric(nan_strategy=math.nan) for _ in range(2))  # NaN is not left out
-        described = {"spec": dataclasses.asdict(model.spec), "recipe": recipe, "about": derived(model.about)}
+        described = {"spec": dataclasses.asdict(model.spec), "recipe": recipe, "about": trained(model.about)}
         self.save_hyperparameters(described)
 
     def forward(self, images: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ from bcos_vit.evaluation.trainer import build_trainer, given_callbacks
 from bcos_vit.extras import versions
 from bcos_vit.metrics import Accuracy, Completeness, Lattice
 from bcos_vit.models import ViT, save_model
-from bcos_vit.models.vit import derived
+from bcos_vit.models.about import trained
 from bcos_vit.models.weights import read_checkpoint
 from bcos_vit.paths import user_path
 from bcos_vit.training.batches import split_batch
@@ -132,9 +132,9 @@ def _finish(
     elif trainer.is_global_zero:
         print("no validation has run: the weights of the last step are evaluated")
     model, first, split = classifier.model, trainer.is_global_zero, "test" if data.has_test else "val"
-    about = derived(model.about) | {"recipe": classifier.hparams["recipe"]}
+    model.about = about = trained(model.about) | {"recipe": classifier.hparams["recipe"]}
     if first:
-        save_model(model, output / WEIGHTS, about=about)
+        save_model(model, output / WEIGHTS)
     metrics = {"accuracy": Accuracy, "completeness": Completeness, "lattice": Lattice}
     report = evaluate(model, data, metrics, trainer=trainer, split=split)
     if first:
