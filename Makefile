@@ -14,8 +14,8 @@ train: $(INSTALLED)  ## train the embedded default and show what it learnt
 
 checkpoints: $(INSTALLED)  ## train the models that ship, and replace those of checkpoints/
 	rm -rf runs/checkpoints
-	for name in bcos_vit_digits standard_vit_digits; do \
-		$(BIN)/python train.py model=$$name output=runs/checkpoints/$$name || exit 1; \
+	for name in bcos_vit_digits standard_vit_digits bcos_vit_shapes standard_vit_shapes; do \
+		$(BIN)/python train.py model=$$name data=$${name##*_} output=runs/checkpoints/$$name || exit 1; \
 		cp runs/checkpoints/$$name/model.safetensors checkpoints/$$name.safetensors; \
 		cp runs/checkpoints/$$name/card.json checkpoints/$$name.json; \
 	done

@@ -84,6 +84,7 @@ def measure(name: str, rounds: int, compiling: bool) -> list[Line]:
     c, sheet = Contenders(name, BATCH), Sheet(name, rounds)
     eager(c, sheet)
     post_hoc(c, sheet)
+    blurred(c, sheet)
     if compiling:
         compiled(c, sheet)
     if DEVICE == "cpu":
@@ -183,6 +184,30 @@ def post_hoc(c: Contenders, sheet: Sheet) -> None:
     )
 
 
+def blurred(c: Contenders, sheet: Sheet) -> None:
+    """With a blur before every stride of the stem, against the same without; nothing of models that have no stem."""
+    if not c.model.spec.stem:
+        return
+    smooth = bcos_vit.create_model(c.name, downsample="blurred").eval().to(DEVICE)
+    sheet.take(
+        {
+            "forward, blurred stem": lambda: c.forward(smooth, c.images),
+            "forward": lambda: c.forward(c.model, c.images),
+            "explain, blurred stem": lambda: bcos_vit.explain(smooth, c.images),
+            "explain": lambda: bcos_vit.explain(c.model, c.images),
+        },
+        ("forward, blurred stem", "forward"),
+        ("explain, blurred stem", "explain"),
+    )
+    sheet.take(
+        {
+            "learning step, blurred stem": ours(c.name, c.images, downsample="blurred"),
+            "learning step": ours(c.name, c.images),
+        },
+        ("learning step, blurred stem", "learning step"),
+    )
+
+
 def compiled(c: Contenders, sheet: Sheet) -> None:
     """The same, compiled: against the twin compiled alike, and against themselves as they are."""
     eight, one = c.images, c.images[:1].clone()
@@ -219,6 +244,17 @@ def compiled(c: Contenders, sheet: Sheet) -> None:
     )
 
 
+def with_blur_anew(models: list[str], before: dict[str, Any]) -> list[Line]:
+    """The lines of a file, those of blurred stems taken anew in as many rounds as the others."""
+    sheets = [Sheet(name, before["about"]["rounds"]) for name in models]
+    for sheet in sheets:
+        blurred(Contenders(sheet.name, BATCH), sheet)
+    new = [taken for sheet in sheets for taken in sheet.lines]
+    taken_anew = {(taken.model, taken.work) for taken in new}
+    others = [Line(**found) for found in before["lines"] if (found["model"], found["work"]) not in taken_anew]
+    return sorted([*others, *new], key=lambda found: found.model)
+
+
 def maps_per_second(rounds: int) -> dict[str, int]:
     """Explanations of ViT-S/16 on a GPU, 256 at once, ledger and matrix products in float32."""
     model = bcos_vit.create_model("bcos_simple_vit_s_patch16_224").eval().to(DEVICE)
@@ -238,7 +274,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--out", type=Path, default=DOCS / "benchmark", help="without suffix (default: %(default)s)")
     parser.add_argument("--no-compiling", action="store_true", help="leave the compiled works out")
-    parser.add_argument("--only", choices=("ratios", "growth"), help="take these anew and keep the others of the file")
+    parts = ("ratios", "blur", "growth")
+    parser.add_argument("--only", choices=parts, help="take these anew and keep the others of the file")
     given = parser.parse_args()
     torch.manual_seed(0)
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
@@ -246,12 +283,14 @@ def main() -> None:
     before = json.loads(kept_figures.read_text(encoding="utf-8")) if given.only else {}
     if given.only == "growth":
         about, lines = before["about"], [Line(**found) for found in before["lines"]]
+    elif given.only == "blur":
+        about, lines = before["about"], with_blur_anew(given.models, before)
     else:
         lines = [line for name in given.models for line in measure(name, given.rounds, not given.no_compiling)]
         about = machine() | {"rounds": given.rounds}
         if DEVICE == "cuda":
             about |= maps_per_second(given.rounds)
-    if given.only == "ratios":
+    if given.only in ("ratios", "blur"):
         grown = [Growth(**row) for row in before["growth"]]
     else:
         grown = grow(given.models[0], max(3, given.rounds // 2))

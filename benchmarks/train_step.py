@@ -102,11 +102,11 @@ class Step:
         return sum(size for place, size in kept.items() if place not in weights)
 
 
-def ours(name: str, images: Tensor, *, compiled: bool = False) -> Step:
-    """A model of ours with the recipe of ``configs/experiment/imagenet/NAME.yaml``."""
+def ours(name: str, images: Tensor, *, compiled: bool = False, **fields: Any) -> Step:
+    """A model of ours, with these fields of its spec, and the recipe of ``configs/experiment/imagenet/NAME.yaml``."""
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         config = compose("train", [f"experiment=imagenet/{name}"])
-    classifier: Classifier = build(config.recipe.classifier)(model=bcos_vit.create_model(name), recipe={})
+    classifier: Classifier = build(config.recipe.classifier)(model=bcos_vit.create_model(name, **fields), recipe={})
     if compiled:
         classifier.model.compile()
     return Step(classifier.model, classifier.loss, classifier.clip, classifier.optimizer, images)

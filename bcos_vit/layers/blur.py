@@ -18,9 +18,9 @@ from bcos_vit.layers.functions import with_signature
 Kernel = Literal["binomial", "box"]
 Border = Literal["zero", "replicate", "reflect"]
 
-KERNEL: Kernel = "binomial"
-BORDER: Border = "zero"
-"""What :class:`Blur` does unless it is told otherwise."""
+KERNEL: Kernel = "box"
+BORDER: Border = "reflect"
+"""What :class:`Blur` does unless it is told otherwise, chosen by ``benchmarks/downsampling.py`` (docs/shapes.md)."""
 
 TIMES = {"box": 1, "binomial": 2}
 """How often neighbours are averaged: [1 1]/2 twice is [1 2 1]/4."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 _HERE = Path(__file__).resolve()
-SHIPPED = ("bcos_vit_digits", "standard_vit_digits")
+SHIPPED = ("bcos_vit_digits", "standard_vit_digits", "bcos_vit_shapes", "standard_vit_shapes")
 FOLDERS = (_HERE.parents[1] / "checkpoints", _HERE.parents[2] / "checkpoints")
 """Where they lie in an installed package, and in a checkout."""
 

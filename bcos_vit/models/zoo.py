@@ -62,9 +62,9 @@ def create_model(
         says which): one of ``save_model``, a ``.ckpt`` of a training run, a published ``.pth``; or of a folder with
         ``model.safetensors``, such as that of a training run.
     pretrained
-        Load trained weights. Those of ``bcos_vit_digits`` and ``standard_vit_digits`` come with the package; those of
-        the B-cos v2 release are downloaded once, verified, converted to safetensors and kept. Asking a name without
-        weights for them is an error, never random weights. A file is trained anyway.
+        Load trained weights. Those of ``bcos_vit_digits``, ``bcos_vit_shapes`` and their twins ``standard_vit_*`` come
+        with the package; those of the B-cos v2 release are downloaded once, verified, converted to safetensors and
+        kept. Asking a name without weights for them is an error, never random weights. A file is trained anyway.
     cache_dir, mirror, offline
         For downloads: the folder where they are kept, the address that replaces the release's, and whether nothing
         may be fetched. None: the environment's ``BCOS_VIT_CACHE`` (else torch hub's folder), ``BCOS_VIT_MIRROR`` and

@@ -16,7 +16,7 @@ from bcos_vit.models import shipped
 from commands import paired
 
 ROOT = Path(__file__).parents[2]
-SHIPPED = ("bcos_vit_digits", "standard_vit_digits")
+SHIPPED = ("bcos_vit_digits", "standard_vit_digits", "bcos_vit_shapes", "standard_vit_shapes")
 
 OFFLINE = """
 import socket, sys
@@ -40,7 +40,7 @@ print(refused)
 USE = """
 import json, torch, bcos_vit
 from bcos_vit.cli.main import main
-images = torch.full((2, 3, 8, 8), 0.5)
+images = torch.full((2, 3, 32, 32), 0.5)
 logits = {name: bcos_vit.create_model(name, pretrained=True)(images)[0].tolist() for name in NAMES}
 bcos_vit.explain(bcos_vit.create_model(NAMES[0], pretrained=True), images).check()
 status = main(["explain", PHOTO, "--model", NAMES[0], "--out", OUT, "--targets", "top1,3-vs-8"])
@@ -110,7 +110,7 @@ def test_shipped_models_explain_from_the_wheel_alone_without_a_network(installed
     assert f"  {SHIPPED[0]:<22}{installed}" in done.stdout  # and not the checkout's weights
     assert len(paired(tmp_path / "out")) == 2
     for name in SHIPPED:
-        here = create_model(name, pretrained=True)(torch.full((2, 3, 8, 8), 0.5))[0]
+        here = create_model(name, pretrained=True)(torch.full((2, 3, 32, 32), 0.5))[0]
         assert torch.allclose(torch.tensor(said["logits"][name]), here, atol=1e-5)
 
 
