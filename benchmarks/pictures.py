@@ -1,8 +1,10 @@
 """The pictures of README and docs, drawn anew.
 
-    python benchmarks/pictures.py gallery     docs/gallery.png: bcos_vit_shapes on canvases of several shapes, and by class
-    python benchmarks/pictures.py lattice     docs/lattice.png: an untrained model at 224 pixels, with and without a lattice
-    python benchmarks/pictures.py shapes      docs/shapes.png: trained models, after without_lattice.py and downsampling.py
+    python benchmarks/pictures.py gallery     of bcos_vit_shapes: images of several shapes, and one of every class
+    python benchmarks/pictures.py lattice     an untrained model at 224 pixels, with and without a lattice
+    python benchmarks/pictures.py shapes      trained models; after downsampling.py and without_lattice.py
+
+They go to ``docs/NAME.png``.
 """
 
 from __future__ import annotations

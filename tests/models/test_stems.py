@@ -70,8 +70,7 @@ def test_files_keep_what_a_stem_and_its_outputs_are(tmp_path: Path) -> None:
     assert again.spec == model.spec
     images = images_for(model)
     assert torch.equal(again(images), model(images))
-    with pytest.raises(TypeError, match=r"with stem_strides \(2, 1, 2, 1\): drop stem_strides"):
-        create_model(tmp_path / "model.safetensors", stem_strides=(2, 2, 2, 1))
+    assert create_model(tmp_path / "model.safetensors", downsample="strided").spec.downsample == "strided"
 
 
 def test_a_spec_of_before_there_were_blurs_is_read_as_strided() -> None:
