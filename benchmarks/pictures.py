@@ -20,18 +20,18 @@ from bcos_vit import Explanation, create_model, explain
 from bcos_vit.data import Shapes
 from bcos_vit.explanation.plot import columns, write_png
 
-CANVASES = (0, 1)
+CANVASES = (0, 1, 2)
 SHIFTS = 16
 
 
 def gallery() -> dict[str, Explanation]:
-    """Two canvases, explained for each of their three shapes, and the first test image of every class."""
+    """The first canvases, explained for each of their three shapes, and the first test image of every class."""
     model, part = create_model("bcos_vit_shapes", pretrained=True), Shapes("test", seed=FRESH)
     scenes = [part.canvas(index, 3) for index in CANVASES]
     canvases, targets = (torch.stack(list(t)) for t in zip(*((s.image, s.labels) for s in scenes), strict=True))
     images = torch.stack([part[index][0] for index in range(len(part.class_names))])
     return {
-        "two images of three shapes each: what every pixel adds to the logit of each shape": explain(
+        "images of three shapes each: what every pixel adds to the logit of each shape": explain(
             model, canvases, targets
         ).check(),
         "one image of each class: what every pixel adds to the logit of the predicted class": explain(
