@@ -58,7 +58,7 @@ def chosen_with(group, name, output, photos, imagenet):
         words += ["+model.depth=1"]  # at full size they are built below
     elif group == "data":
         words += [f"image_size={32 if name == 'shapes' else 8}"]
-    elif group == "model" and name.endswith("_shapes"):
+    elif name == "smooth" or (group == "model" and name.endswith("_shapes")):
         words += ["data=shapes"]
     chosen = config(*words)
     if "ImageNet" in chosen.data.dataset._target_:
