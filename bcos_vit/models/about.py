@@ -33,18 +33,20 @@ def derived(about: Mapping[str, Any]) -> dict[str, Any]:
 def trained(about: Mapping[str, Any]) -> dict[str, Any]:
     """The same of weights that have been trained: the mark is history, and is told with where they come from."""
     kept = derived(about)
-    before = kept.pop(MARK, None)
-    return kept | ({"derived_from": {**kept.get("derived_from", {}), "trained_with": before}} if before else {})
+    if before := kept.pop(MARK, None):
+        origin = kept.get("derived_from")
+        kept["derived_from"] = {**(origin if isinstance(origin, dict) else {}), "trained_with": before}
+    return kept
 
 
 def switched(about: Mapping[str, Any], before: ViTSpec, after: ViTSpec) -> dict[str, Any]:
     """What to say of the weights of ``before`` in a model of ``after``: no results, and the mark where it is due."""
-    old, new = _plain(before), _plain(after)
-    marked = about.get(MARK)
-    mark = {name: value for name, value in old.items() if name not in FREE and value != new[name]}
-    mark |= marked if isinstance(marked, dict) else {}
-    mark = {name: value for name, value in mark.items() if name not in new or value != new[name]}
-    kept = {name: value for name, value in about.items() if name not in ("results", "stated", MARK)}
+    kept = {name: value for name, value in about.items() if name not in ("results", "stated")}
+    mark = kept.pop(MARK, None) or {}
+    if isinstance(mark, dict):  # else a file says it in words of its own
+        old, new = _plain(before), _plain(after)
+        mark = {name: value for name, value in old.items() if name not in FREE} | mark
+        mark = {name: value for name, value in mark.items() if name not in new or value != new[name]}
     return kept | ({MARK: mark} if mark else {})
 
 

@@ -142,6 +142,7 @@ def test_training_turns_the_mark_into_history(file: Path) -> None:
     history = {"name": "mine", "trained_with": {"downsample": "strided"}}
     assert trained(about) == {"derived_from": history, "licence": "for research"}
     assert trained({"not_fine_tuned": {"b": 2}}) == {"derived_from": {"trained_with": {"b": 2}}}
+    assert trained({"not_fine_tuned": {"b": 2}, "derived_from": "x"}) == {"derived_from": {"trained_with": {"b": 2}}}
     assert trained({}) == {}
 
 
@@ -165,6 +166,8 @@ def test_marks_that_others_have_written(
     model = create_model(file)
     assert not_fine_tuned(model.about, model.spec) == said
     assert len(warnings(caplog)) == (said is not None)
+    larger = create_model(file, image_size=64)
+    assert larger.about.get("not_fine_tuned") == (mark or None)
     long = not_fine_tuned({"not_fine_tuned": {"position": "x" * 10_000}}, model.spec)
     assert long is not None
     assert len(long) < 200
