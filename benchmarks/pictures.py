@@ -10,15 +10,17 @@ They go to ``docs/NAME.png``.
 from __future__ import annotations
 
 import argparse
+import io
 
 import torch
 from downsampling import ROOT, RUNS
+from PIL import Image
 from shapes import FRESH
 from skimage.data import astronaut
 
 from bcos_vit import Explanation, create_model, explain
 from bcos_vit.data import Shapes
-from bcos_vit.explanation.plot import columns, write_png
+from bcos_vit.explanation.plot import columns, png, write_png
 
 CANVASES = (0, 1, 2)
 SHIFTS = 16
@@ -69,6 +71,15 @@ def shapes() -> dict[str, Explanation]:
     }
 
 
+def beside(pictures: list[bytes]) -> Image.Image:
+    """Pictures from left to right, on white."""
+    opened = [Image.open(io.BytesIO(content)) for content in pictures]
+    whole = Image.new("RGB", (sum(p.width for p in opened), max(p.height for p in opened)), "white")
+    for number, picture in enumerate(opened):
+        whole.paste(picture, (sum(p.width for p in opened[:number]), 0))
+    return whole
+
+
 DRAWN = {"gallery": gallery, "lattice": lattice, "shapes": shapes}
 
 
@@ -77,8 +88,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="+", choices=list(DRAWN))
     for name in parser.parse_args().names:
-        names = None if name == "lattice" else Shapes.class_names
-        write_png(columns(DRAWN[name](), names), ROOT / "docs" / f"{name}.png")
+        parts, path = DRAWN[name](), ROOT / "docs" / f"{name}.png"
+        if name == "lattice":
+            beside([png(columns({caption: e})) for caption, e in parts.items()]).save(path)
+        else:
+            write_png(columns(parts, Shapes.class_names), path)
 
 
 if __name__ == "__main__":
