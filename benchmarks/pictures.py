@@ -24,6 +24,7 @@ from bcos_vit.explanation.plot import columns, png, write_png
 
 CANVASES = (0, 1, 2)
 SHIFTS = 16
+SHOWN = 5
 
 
 def gallery() -> dict[str, Explanation]:
@@ -59,7 +60,7 @@ def lattice() -> dict[str, Explanation]:
 def shapes() -> dict[str, Explanation]:
     """The first test images, explained for their class by models of one seed that were trained in several ways."""
     part = Shapes("test", seed=FRESH)
-    images, labels = torch.stack([part[index][0] for index in range(8)]), torch.tensor(part.labels[:8])
+    images, labels = torch.stack([part[index][0] for index in range(SHOWN)]), torch.tensor(part.labels[:SHOWN])
     strided = create_model(RUNS / "strided_0")
     return {
         "strided": explain(strided, images, labels).check(),
