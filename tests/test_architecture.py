@@ -47,7 +47,10 @@ def test_the_command_needs_no_trainer(tmp_path):
     assert len(list((tmp_path / "out").iterdir())) == 2
 
 
-@pytest.mark.parametrize("package", ["data", "metrics", "evaluation", "training", "config"])
+@pytest.mark.parametrize(
+    "package",
+    ["training", *(pytest.param(p, marks=pytest.mark.slow) for p in ("data", "metrics", "evaluation", "config"))],
+)
 def test_a_missing_extra_is_answered_with_the_line_that_installs_it(package):
     missing = {"config": "hydra", "metrics": "torchmetrics"}.get(package, "lightning")
     code = f"import sys; sys.modules[{missing!r}] = None; from bcos_vit.{package} import *"

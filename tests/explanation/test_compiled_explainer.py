@@ -97,6 +97,7 @@ def test_the_weights_are_those_of_the_day(model: ViT, images: Tensor, made: list
     assert len(made) == 1
 
 
+@pytest.mark.slow
 def test_a_model_that_has_changed_is_compiled_again(model: ViT, images: Tensor, made: list[Any]) -> None:
     explainer = compile_explainer(model, backend="eager")
     explainer(images)

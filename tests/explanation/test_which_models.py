@@ -62,6 +62,7 @@ def test_predicting_and_saving_unwrap_too(model: ViT, images: Tensor, tmp_path: 
         save_model(nn.Linear(2, 2), tmp_path / "other.safetensors")
 
 
+@pytest.mark.slow
 def test_compiled(model: ViT, images: Tensor) -> None:
     expected = explain(model, images)
     compiled = torch.compile(model, backend="aot_eager")

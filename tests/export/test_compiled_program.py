@@ -15,7 +15,8 @@ def _no_compiled_code() -> Iterator[None]:
     torch._dynamo.reset()
 
 
-@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
 def test_compiled(digits, backend):
     images = images_for(digits.model, 3)
     e = explain(digits.model, images)

@@ -75,7 +75,7 @@ def test_machine_shares_the_images_of_a_step(name):
 def test_expected_are_the_figures_of_the_release_or_that_there_are_none(name):
     card = CARDS.get(name.removeprefix("imagenet/"))
     expected = said(name, "Expected")
-    if name == "finetune":
+    if name in ("finetune", "smooth"):
         return
     if card is None or card.top1 is None:
         assert expected == "not yet trained"

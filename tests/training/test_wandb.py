@@ -10,6 +10,8 @@ from wandb.proto.wandb_internal_pb2 import Record
 
 from runs import SMALL, command, files
 
+pytestmark = pytest.mark.slow
+
 BLOCK, HEADER = 32768, 7
 FULL, LAST = 1, 4
 
