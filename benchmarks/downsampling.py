@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import hashlib
 import io
 import json
 import shutil
@@ -45,6 +46,8 @@ from bcos_vit.training.run import train
 
 ROOT = Path(__file__).parents[1]
 RUNS = ROOT / "runs" / "downsampling"
+DRAWING, DRAWN_BY = ROOT / "bcos_vit" / "data", ("shapes.py", "drawing.py", "backgrounds.py")
+"""What draws the images: those that other code has drawn are not taken."""
 BLURS = {
     f"{kernel}, {border}": (kernel, border)
     for kernel in ("box", "binomial")
@@ -85,8 +88,9 @@ def choose(arm: str) -> dict[str, str]:
 
 def drawn_once(part: Shapes, epoch: int) -> TensorDataset:
     """In place of ``Shapes.of_epoch``: the same images, kept for the runs to come."""
-    settings = (part.seed, part.side, part.plain_epochs, part.canvases_from)
-    kept = RUNS / "drawn" / f"{'_'.join(map(str, settings))}_{epoch}.pt"
+    drawn_by = hashlib.sha256(b"".join((DRAWING / name).read_bytes() for name in DRAWN_BY)).hexdigest()[:10]
+    settings = (part.seed, part.side, part.plain_epochs, part.canvases_from, epoch, drawn_by)
+    kept = RUNS / "drawn" / f"{'_'.join(map(str, settings))}.pt"
     if not kept.exists():
         kept.parent.mkdir(parents=True, exist_ok=True)
         content = io.BytesIO()

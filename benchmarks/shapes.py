@@ -30,8 +30,8 @@ def measure(model: ViT, *, split: Split = "test", seed: int = FRESH, shifts: int
     """Figures on one part, means over its images, of the map of the true class; maps of B-cos models alone.
 
     ``energy_in_mask`` and ``border_energy`` (of two pixels) are without smoothing; ``grid_2x2`` is of 100 grids of
-    rightly and surely classified images, or None where there are too few of those. With ``shifts`` all is of the mean
-    over so many shifted images, the accuracy too; which images are sure is not.
+    rightly and surely classified images, and left out where there are too few of those. With ``shifts`` all is of the
+    mean over so many shifted images, the accuracy too; which images are sure is not.
     """
     part = Shapes(split, seed=seed)
     scenes = [part.scene(index) for index in range(len(part))]

@@ -72,8 +72,9 @@ def table(found: list[dict[str, dict[str, Any]]]) -> str:
     lines = ["| way | " + " | ".join(name.replace("_", " ") for name in COLUMNS) + " | largest residual |"]
     lines.append("|---|" + "---|" * (len(COLUMNS) + 1))
     for way in found[0]:
-        records = [figures[way] for figures in found]
-        cells = [interval([100 * r[name] for r in records if name in r]) for name in COLUMNS]
+        records = [of_a_seed[way] for of_a_seed in found]
+        figures = [[100 * record[name] for record in records if name in record] for name in COLUMNS]
+        cells = [interval(cell) if cell else "" for cell in figures]
         lines.append(f"| {way} | {' | '.join(cells)} | {max(r['residual'] for r in records):.1e} |")
     return "\n".join(lines)
 

@@ -72,7 +72,7 @@ def not_fine_tuned(about: Mapping[str, Any], spec: ViTSpec) -> str | None:
 def warn_if_not_fine_tuned(about: Mapping[str, Any], spec: ViTSpec, name: str) -> None:
     """Log a warning about the weights called ``name`` where they are marked."""
     if said := not_fine_tuned(about, spec):
-        _log.warning("%s: %s; train it before you believe its outputs (train.py experiment=smooth)", name, said)
+        _log.warning("%s: %s; fine-tune it before you rely on its outputs", name, said)
 
 
 def _plain(spec: ViTSpec) -> dict[str, Any]:

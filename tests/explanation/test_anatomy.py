@@ -62,11 +62,14 @@ def test_tokens_are_gradient_times_value_at_every_stage(name: str, dtype: torch.
 def test_branches_are_gradient_times_what_was_added(name: str, dtype: torch.dtype) -> None:
     parts, hand, output = taken_apart(name, dtype)
     assert parts.branches.keys() == hand.branches.keys()
-    for stage in {stage for stage, _ in hand.branches}:  # what is added together rounds together
-        branches = {key: value for key, value in hand.branches.items() if key[0] == stage}
+    for stage in {stage for stage, _ in hand.branches}:
         slope = hand.slope(output, hand.stages[stage])
-        expected = torch.stack([total(slope, value) for value in branches.values()])
-        close(torch.stack([parts.branches[key] for key in branches]), expected, f"branches of {stage}")
+        expected = {key: total(slope, value) for key, value in hand.branches.items() if key[0] == stage}
+        if dtype == torch.float64:
+            for key, value in expected.items():
+                close(parts.branches[key], value, f"{key[1]} of {stage}")
+        found = torch.stack([parts.branches[key] for key in expected])  # in float32 one that nearly cancels rounds more
+        close(found, torch.stack(list(expected.values())), f"branches of {stage}")
 
 
 @both_precisions
